@@ -1,0 +1,41 @@
+"""From labelled folders to labelled synthetic images, and an honest figure of how useful they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "fit": "datagen.training.run",
+    "synthesize": "datagen.synthesis.run",
+    "evaluate": "datagen.evaluation.run",
+    "describe": "datagen.cli.describe",
+    "export": "datagen.synthesis.export",
+    "ShardDataset": "datagen.reading.shards",
+    "Recipe": "datagen.records",
+    "DatagenError": "datagen.errors",
+}
+
+if TYPE_CHECKING:
+    from datagen.errors import DatagenError as DatagenError
+    from datagen.evaluation.run import evaluate as evaluate
+    from datagen.reading.shards import ShardDataset as ShardDataset
+    from datagen.records import Recipe as Recipe
+    from datagen.synthesis.export import export as export
+    from datagen.synthesis.run import synthesize as synthesize
+    from datagen.training.run import fit as fit
+
+__all__ = ["DatagenError", "Recipe", "ShardDataset", "__version__", "evaluate", "export", "fit", "synthesize"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'datagen' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

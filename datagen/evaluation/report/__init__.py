@@ -1,0 +1,1 @@
+"""The findings as one HTML page and as JSON."""

@@ -1,0 +1,136 @@
+"""Settings from defaults, recipe files, the environment and flags, checked and merged into one Recipe."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from datagen.errors import UsageError, nearest
+from datagen.records import Recipe, group_of
+
+ENVIRONMENT = "DATAGEN_"
+NOT_SETTINGS = {"DATAGEN_CACHE", "DATAGEN_DEBUG", "DATAGEN_QUIET", "DATAGEN_JSON"}
+
+
+def keys() -> dict[str, Any]:
+    """Return every setting's pydantic field by name, in the order of Recipe."""
+    return {name: field for name, field in Recipe.model_fields.items() if group_of(field)}
+
+
+def allowed(key: str) -> str:
+    """Return in words what a setting takes, such as "one of crop, pad, stretch" or "a whole number from 1"."""
+    schema = Recipe.model_json_schema(mode="validation")["properties"][key]
+    options = [s for s in schema.get("anyOf", [schema]) if s.get("type") != "null"]
+    return " or ".join(_option(s) for s in options)
+
+
+def _option(schema: Mapping[str, Any]) -> str:
+    if "enum" in schema:
+        return "one of " + ", ".join(map(str, schema["enum"]))
+    kind = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "array": "a size such as 64 or 48x64", "string": "text"}
+    low, high = (schema.get(k) for k in ("minimum", "maximum"))
+    above = schema.get("exclusiveMinimum")
+    words = [kind.get(str(schema.get("type")), str(schema.get("type")))]
+    words += [f"above {above}"] if above is not None else [f"from {low}"] if low is not None else []
+    words += [f"to {high:g}"] if high is not None and high < 10**8 else []
+    return " ".join(words)
+
+
+def merge(*layers: tuple[str, Mapping[str, Any]]) -> Recipe:
+    """Return the recipe of the layers, later ones winning; None in a layer means not given there.
+
+    Args:
+        layers: pairs of where the values come from (shown to the user) and the values by key.
+
+    Raises:
+        UsageError: an unknown key, a wrong type or a value out of range; names the key, where it stood, and what is allowed.
+    """
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for origin, layer in layers:
+        for key, value in layer.items():
+            if key not in keys():
+                raise UsageError(f"unknown key {key!r}", where=origin, hint=nearest(key, keys()))
+            if value is not None:
+                values[key], origins[key] = value, origin
+    try:
+        return Recipe(**values, origins=origins)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0])
+        message = f"{key} = {values.get(key)!r} is not allowed ({first['msg'].lower()})"
+        raise UsageError(message, where=origins.get(key, ""), hint=f"{key} takes {allowed(key)}") from error
+
+
+def builtin_folder() -> Path:
+    """Return the folder of the recipes that come with datagen: inside the wheel, or beside the package in a checkout."""
+    inside = Path(__file__).parent / "recipes"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "recipes"
+
+
+def builtin() -> dict[str, Path]:
+    """Return the recipes that come with datagen by name."""
+    return {p.stem: p for p in sorted(builtin_folder().glob("*.toml"))}
+
+
+def read(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a recipe by name or from a TOML file; returns (settings, the table "about").
+
+    Raises:
+        UsageError: no such recipe or file, not TOML, or nested tables other than "about".
+    """
+    path = Path(name) if name.endswith(".toml") or os.sep in name else builtin().get(name)
+    if path is None:
+        raise UsageError(f"unknown recipe {name!r}", where="--recipe", hint=nearest(name, builtin()))
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(error.strerror or "cannot be read", where=path, hint="--recipe takes a name or a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"is not TOML: {error}", where=path) from error
+    about = table.pop("about", {})
+    return table, about
+
+
+def environment(variables: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Return the settings given as DATAGEN_KEY in the environment, text turned into the key's type where it can be."""
+    variables = os.environ if variables is None else variables
+    found = {}
+    for name, value in variables.items():
+        if name.startswith(ENVIRONMENT) and name not in NOT_SETTINGS:
+            key = name.removeprefix(ENVIRONMENT).lower()
+            if key in keys():
+                found[key] = value
+    return found
+
+
+def assignments(pairs: list[str]) -> dict[str, Any]:
+    """Turn `--set key=value` texts into settings; UsageError where the equals sign is missing."""
+    found = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"{pair!r} is not key=value", where="--set", hint="for example --set batch=64")
+        found[key.strip().replace("-", "_")] = value.strip()
+    return found
+
+
+def gather(recipe: str | None = None, sets: list[str] | None = None, /, **flags: Any) -> Recipe:
+    """Return the recipe of defaults, recipe file, environment, `--set` and flags, later ones winning; raises as `merge`."""
+    layers: list[tuple[str, Mapping[str, Any]]] = []
+    if recipe is not None:
+        layers.append((f"recipe {recipe}", read(recipe)[0]))
+    layers.append(("environment", environment()))
+    layers.append(("--set", assignments(sets or [])))
+    layers.append(("flag", flags))
+    return merge(*layers)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return "key: OLD, now NEW" for each setting that differs between two `Recipe.settings()`."""
+    return [f"{k}: {old[k]}, now {new[k]}" for k in new if k in old and old[k] != new[k]]

@@ -1,0 +1,1 @@
+"""The judge: nets, training, prediction and features."""

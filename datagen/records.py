@@ -1,0 +1,318 @@
+"""The eight frozen records that carry everything from one stage to the next."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SCHEMA = 1
+
+
+def parse_size(value: Any) -> Any:
+    """Turn 64, "64" or "48x64" (height x width) into (height, width) in pixels; anything else is returned for refusal."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return (value, value)
+    if isinstance(value, str) and (found := re.fullmatch(r"\s*(\d{1,5})(?:\s*[xX×]\s*(\d{1,5}))?\s*", value)):
+        return (int(found[1]), int(found[2] or found[1]))
+    return tuple(value) if isinstance(value, list) else value
+
+
+def parse_count(value: Any) -> Any:
+    """Turn "20k", "2M" or "1.5M" into a whole number; anything else is returned for refusal."""
+    if isinstance(value, str) and (found := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKmMgG]?)\s*", value)):
+        return round(float(found[1]) * {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}[found[2].lower()])
+    return value
+
+
+def parse_seconds(value: Any) -> Any:
+    """Turn "90", "90s", "10m", "1h30m" or "2d" into seconds; anything else is returned for refusal."""
+    if isinstance(value, str) and re.fullmatch(r"\s*(\d+(\.\d+)?\s*[smhd]\s*)+", value.lower()):
+        units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+        return sum(float(n) * units[u] for n, _, u in re.findall(r"(\d+(\.\d+)?)\s*([smhd])", value.lower()))
+    if isinstance(value, str) and re.fullmatch(r"\s*\d+(\.\d+)?\s*", value):
+        return float(value)
+    return value
+
+
+Side = Annotated[int, Field(ge=8, le=1024)]
+Size = Annotated[tuple[Side, Side], BeforeValidator(parse_size), PlainSerializer(lambda s: f"{s[0]}x{s[1]}")]
+Count = Annotated[int, BeforeValidator(parse_count), Field(ge=1, le=10**12)]
+Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(ge=1, le=10**8, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+ANY, READ, FIT, MAKE, JUDGE = "every verb", "reading images", "fit", "synthesize", "evaluate"
+
+
+def setting(group: str, help: str, default: Any = None, **limits: Any) -> Any:
+    """Declare one setting: its group (a verb, or what it is about), its help in one line, its default (None: planned)."""
+    return Field(default, description=help, json_schema_extra={"group": group}, **limits)
+
+
+AUGMENT = r"^(none|(translate|cutout|colour)(,(translate|cutout|colour))*)$"
+
+
+class Recipe(BaseModel):
+    """All settings, checked, with where each came from; None means planned from the data and the device."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, validate_default=True)
+
+    seed: int = setting(ANY, "everything random follows from it", 0, ge=0, lt=2**63)
+    device: Literal["auto", "cpu", "cuda", "mps"] = setting(ANY, "where to compute; auto takes a GPU where there is one", "auto")
+    deterministic: bool = setting(ANY, "fp32 and fixed layout: equal bytes across machines of one kind", False)
+    threads: int | None = setting(ANY, "compute threads; planned: the processors this process may use", ge=1, le=1024)
+
+    size: Size | None = setting(READ, "height x width in pixels (64 or 48x64); planned from the images")
+    resize: Literal["crop", "pad", "stretch"] = setting(READ, "how another aspect is brought to the size", "crop")
+    colour: Literal["auto", "rgb", "grey"] = setting(READ, "auto: grey where every image is grey", "auto")
+    test: str | None = setting(READ, "labelled folder, CSV or Parquet of unseen test images")
+    holdout: float = setting(READ, "share of the images kept as test where no test images are given", 0.15, ge=0, le=0.9, allow_inf_nan=False)
+    group: str | None = setting(READ, "regular expression on the path, or a column: images of one group stay on one side of every split")
+    on_conflict: Literal["refuse", "drop"] = setting(READ, "the same pixels under two classes or in train and test: refuse, or drop them", "refuse")
+    drop_small: bool = setting(READ, "leave out classes with fewer than two images instead of refusing", False)
+    strict_input: bool = setting(READ, "refuse the whole input at the first image that must be skipped", False)
+    max_pixels: Count = setting(READ, "images with more pixels are skipped", 64_000_000)
+
+    family: str = setting(FIT, "gan, dcgan, cvae, or FILE.py:Class", "cvae")
+    images: Count | None = setting(FIT, "training images to show, counting repeats (2M); planned from the budget")
+    budget: Seconds | None = setting(FIT, "time for the whole fit, scan to exit (10m, 1h30m)")
+    sampling: Literal["balanced", "natural"] = setting(FIT, "balanced shows every class equally often; natural as the folder has them", "balanced")
+    batch: int | None = setting(FIT, "images a step", ge=2, le=65536)
+    learning_rate: Positive | None = setting(FIT, "step size of the optimiser at its peak", le=1)
+    width: int | None = setting(FIT, "channels of the widest resolution", ge=4, le=2048)
+    latent: int | None = setting(FIT, "numbers of noise or latent an image", ge=1, le=4096)
+    beta: NotNegative | None = setting(FIT, "weight of the KL term of a VAE, 1 is the plain ELBO")
+    gamma: NotNegative | None = setting(FIT, "weight of the R1 and R2 penalties of a GAN")
+    loss: Literal["non-saturating", "minimax"] = setting(FIT, "generator's loss of dcgan (Goodfellow et al. 2014)", "non-saturating")
+    augment: str | None = setting(
+        FIT,
+        "augmentation for critics: none, or some of translate,cutout,colour",
+        pattern=AUGMENT,
+    )
+    flips: bool = setting(FIT, "mirror training images; only where mirrored images keep their label", False)
+    half_life: Count | None = setting(FIT, "half-life of the moving average of the weights, in images")
+    precision: Literal["auto", "fp32", "bf16"] = setting(FIT, "auto: timed on this machine", "auto")
+    layout: Literal["auto", "contiguous", "channels-last"] = setting(FIT, "memory layout; auto: timed on this machine", "auto")
+    checkpoint_every: Count | None = setting(FIT, "images between two checkpoints; planned: about one a minute")
+    grid_every: Count | None = setting(FIT, "images between two sample grids; planned: about one a minute")
+
+    per_class: Count | None = setting(MAKE, "images of each class")
+    format: str = setting(MAKE, "parquet, webdataset or folder", "parquet")
+    encoder: Literal["png", "jpeg"] = setting(MAKE, "png is lossless; jpeg (quality 95, 4:4:4) is smaller", "png")
+    shard_images: Count = setting(MAKE, "images a shard, about; whole tiles of 64", 10_000)
+    workers: int | None = setting(MAKE, "worker processes; planned from the processors", ge=1, le=256)
+    spread: Positive | None = setting(MAKE, "scale of the noise, 1 is as trained; planned: what fit chose", le=10)
+    guidance: NotNegative | None = setting(MAKE, "class guidance, 0 is none; planned: what fit chose", le=20)
+
+    recogniser: str = setting(JUDGE, "small, a torchvision model's name, or FILE.py:Class", "small")
+    repeats: int | None = setting(JUDGE, "independent repeats of every arm; planned: 3", ge=1, le=1000)
+    steps: Count | None = setting(JUDGE, "optimisation steps of every arm; planned from the real set")
+    judge_batch: int = setting(JUDGE, "images a step of the recogniser", 128, ge=2, le=65536)
+    quick: bool = setting(JUDGE, "one repeat and a fifth of the steps; for a first look", False)
+
+    origins: Mapping[str, str] = Field(default_factory=dict, exclude=True, repr=False)
+
+    def settings(self, *groups: str) -> dict[str, Any]:
+        """Return the settings of the groups (all without an argument) as plain JSON values."""
+        fields = type(self).model_fields
+        chosen = {k for k, f in fields.items() if k != "origins" and (not groups or group_of(f) in groups)}
+        return self.model_dump(mode="json", include=chosen)
+
+    def planned(self, **values: Any) -> Recipe:
+        """Return a recipe where values still None are filled by the plan, with the origin "plan"; others are left alone."""
+        fresh = {k: v for k, v in values.items() if getattr(self, k) is None or (getattr(self, k) == "auto" and v is not None)}
+        return self.changed("plan", **fresh)
+
+    def changed(self, origin: str, **values: Any) -> Recipe:
+        """Return a checked copy with other values, remembering where they came from."""
+        known = {k: getattr(self, k) for k in type(self).model_fields if k != "origins"}
+        return type(self)(**known | values, origins={**self.origins, **dict.fromkeys(values, origin)})
+
+
+def group_of(info: Any) -> str:
+    """Return the group that a field of Recipe was declared with, "" for fields that are no settings."""
+    extra = info.json_schema_extra
+    return extra.get("group", "") if isinstance(extra, dict) else ""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled real images after the scan; no pixels.
+
+    Attributes:
+        root: folder or file that was read.
+        paths: one a image, relative to its origin's root, "/" between parts; "FILE#ROW" for rows of Parquet.
+        labels: int64 [N], index into `classes`.
+        classes: names in code-point order.
+        groups: one string an image, or None where nothing groups them.
+        digests: uint8 [N, 16], from the SHA-256 of the upright pixels.
+        sizes: int32 [N, 2], upright height and width in pixels.
+        grey: whether all images have three equal channels or one.
+        test: bool [N], True for images of the test folder; all False where none was given.
+        fingerprint: hex, decided by the digests, labels and classes.
+        roots: the folder or file of the training and of the test images ("" where none).
+        problems: one mapping (file, problem, remedy) for each image that was skipped or needs a look.
+        notes: sentences about the set to show before the work starts.
+    """
+
+    root: str
+    paths: tuple[str, ...]
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    groups: tuple[str, ...] | None
+    digests: np.ndarray
+    sizes: np.ndarray
+    grey: bool
+    test: np.ndarray
+    fingerprint: str
+    roots: tuple[str, str] = ("", "")
+    problems: tuple[Mapping[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+@dataclass(frozen=True)
+class GeneratorCard:
+    """What a generator is and what made it; written beside its weights as card.json.
+
+    Attributes:
+        family: a registry name, or FILE.py:Class with its hash in `family_hash`.
+        classes: names in the order of the labels.
+        shape: channels, height, width in pixels.
+        counts: training images of each class.
+        images_seen: training images shown, counting repeats.
+        settings: the recipe's values of the group "fit" that build the nets.
+        chosen: what `fit` chose (spread, guidance, precision, layout) with its reason.
+        data: fingerprint and counts of the training data; no path and no name of a file.
+        hashes: SHA-256 of each file beside the card.
+        noise: numbers of noise an image.
+    """
+
+    family: str
+    family_hash: str
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    counts: tuple[int, ...]
+    images_seen: int
+    settings: Mapping[str, Any]
+    chosen: Mapping[str, Any]
+    data: Mapping[str, Any]
+    hashes: Mapping[str, str]
+    noise: int
+    schema: int = SCHEMA
+    version: str = ""
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """One shard to make.
+
+    Attributes:
+        id: place in the plan, from 0.
+        file: final name, relative to the output folder.
+        tiles: (class index, first index, images wanted: 1 to 64) of each tile, in the order of computing.
+    """
+
+    id: int
+    file: str
+    tiles: tuple[tuple[int, int, int], ...]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Labelled images on their way into a shard.
+
+    Attributes:
+        images: uint8 [N, H, W, C].
+        labels: int64 [N].
+        seeds: (seed, index, attempt) int64 [N, 3].
+        scores: named float arrays [N], such as confidence and nearest_real; empty where nothing scored them.
+        mask: uint8 [N, H, W] or None.
+        boxes: float32 [N, 4] (left, top, right, bottom in pixels) or None.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    seeds: np.ndarray
+    scores: Mapping[str, np.ndarray] = field(default_factory=dict)
+    mask: np.ndarray | None = None
+    boxes: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class ShardNote:
+    """The proof that a shard is whole; written after it, beside the plan.
+
+    Attributes:
+        id: the task's id.
+        file: relative name.
+        rows: images of each class by name.
+        accepted: images accepted.
+        tried: images computed.
+        forced: images taken though no attempt was accepted.
+        bytes: size of the file (of all files in the folder format).
+        sha256: of the file (in the folder format of the list of names and hashes).
+    """
+
+    id: int
+    file: str
+    rows: Mapping[str, int]
+    accepted: int
+    tried: int
+    forced: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One recogniser trained on one arm, tested on the unseen real images.
+
+    Attributes:
+        arm: real, synthetic or both.
+        repeat: from 0.
+        predicted: int64 [T], the class given to each test image.
+        correct: bool [T].
+        steps: optimisation steps taken.
+        images: training images of the arm.
+        seconds: wall time of training and testing.
+    """
+
+    arm: str
+    repeat: int
+    predicted: np.ndarray
+    correct: np.ndarray
+    steps: int
+    images: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One measured number with its interval and its meaning.
+
+    Attributes:
+        measure: the measure's name.
+        estimate: the number; NaN where it could not be measured (the sentence says why).
+        low: lower end of the 95 % interval.
+        high: upper end of the 95 % interval.
+        sentence: what it means, in words.
+        details: further JSON values of the measure.
+    """
+
+    measure: str
+    estimate: float
+    low: float = math.nan
+    high: float = math.nan
+    sentence: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)

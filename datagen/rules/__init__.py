@@ -1,0 +1,1 @@
+"""One file a rule that draws labelled images."""

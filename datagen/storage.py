@@ -1,0 +1,242 @@
+"""The only module that writes, renames, syncs or deletes a file; every operation passes one hook where tests inject faults."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from datagen.errors import ArtefactError, DatagenError, OutputError
+
+TEMPORARY = ".tmp-"
+hook: Callable[[str, str], None] | None = None
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_LINK = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.ENOSYS}
+
+
+def _before(operation: str, path: object) -> None:
+    if hook is not None:
+        hook(operation, os.fspath(path) if isinstance(path, os.PathLike) else str(path))
+
+
+@contextlib.contextmanager
+def reporting(path: object) -> Iterator[None]:
+    """Turn an OSError of the block into an OutputError that names the path and the remedy."""
+    try:
+        yield
+    except DatagenError:
+        raise
+    except OSError as error:
+        hint = "free some space and give the same command again" if error.errno in _FULL else "check the folder and give the same command again"
+        raise OutputError(error.strerror or str(error), where=path, hint=hint) from error
+
+
+def make_folder(path: str | Path) -> Path:
+    """Create a folder and its parents where missing and return it; OutputError when something else is in the way."""
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise OutputError("is a file, a folder is needed", where=path, hint="give another --out")
+    with reporting(path):
+        if not path.is_dir():
+            _before("mkdir", path)
+            path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def sync_folder(path: str | Path) -> None:
+    """Make the names in a folder durable (fsync); quiet where the system cannot sync folders."""
+    if os.name == "nt":
+        return
+    _before("fsync-folder", path)
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def hash_file(path: str | Path) -> str:
+    """Return the SHA-256 of a file's bytes as hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
+    try:
+        yield temporary
+    finally:
+        with contextlib.suppress(OSError):
+            _before("unlink", temporary)
+            temporary.unlink(missing_ok=True)
+
+
+def _write_synced(path: Path, write: Callable[[Any], None]) -> tuple[int, str]:
+    _before("open", path)
+    with open(path, "xb") as file:
+        _before("write", path)
+        write(file)
+        file.flush()
+        _before("fsync", path)
+        os.fsync(file.fileno())
+        size = file.tell()
+    return size, hash_file(path)
+
+
+def _writer(content: bytes | Callable[[Any], None]) -> Callable[[Any], None]:
+    return content if callable(content) else lambda file: file.write(content)
+
+
+def create(path: str | Path, content: bytes | Callable[[Any], None]) -> tuple[int, str]:
+    """Write a new file so that it is whole and durable or not there at all; never overwrites.
+
+    Args:
+        path: the final name; its folder exists.
+        content: the bytes, or a function that writes them to a binary file opened for it.
+
+    Returns:
+        size in bytes and SHA-256 as hex.
+
+    Raises:
+        OutputError: when the file exists or cannot be written.
+    """
+    path = Path(path)
+    with reporting(path), _temporary(path) as temporary:
+        size, sha = _write_synced(temporary, _writer(content))
+        _link(temporary, path)
+        sync_folder(path.parent)
+    return size, sha
+
+
+def _link(temporary: Path, path: Path) -> None:
+    try:
+        _before("link", path)
+        os.link(temporary, path)
+    except FileExistsError as error:
+        raise OutputError("exists already", where=path, hint="give another --out or move it away") from error
+    except OSError as error:
+        if error.errno not in _NO_LINK:
+            raise
+        _before("claim", path)
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        _before("rename", path)
+        os.replace(temporary, path)
+
+
+def replace(path: str | Path, content: bytes | Callable[[Any], None]) -> tuple[int, str]:
+    """Write a file in one step over an older one of ours, so that a reader sees the old or the new one; returns as `create`."""
+    path = Path(path)
+    with reporting(path), _temporary(path) as temporary:
+        size, sha = _write_synced(temporary, _writer(content))
+        _before("rename", path)
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    return size, sha
+
+
+def rename_folder(source: str | Path, target: str | Path) -> None:
+    """Give a finished folder its final name and make the name durable; OutputError when the target exists and is not empty."""
+    with reporting(target):
+        _before("rename", target)
+        os.rename(source, target)
+        sync_folder(Path(target).parent)
+
+
+def append(path: str | Path, text: str) -> None:
+    """Append text to a log of ours (UTF-8); a line cut by a kill is closed first, so that every later line can be read."""
+    path = Path(path)
+    with reporting(path):
+        _before("append", path)
+        with open(path, "a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+            file.write(text.encode("utf-8", "surrogateescape"))
+
+
+def remove(path: str | Path) -> None:
+    """Delete one file or one folder of ours; nothing happens when it is not there."""
+    path = Path(path)
+    with reporting(path):
+        _before("unlink", path)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def to_json(value: object) -> bytes:
+    """Return a value as stable, readable JSON bytes; names of files that are not UTF-8 are kept by escapes."""
+    return (json.dumps(value, indent=1, ensure_ascii=True, allow_nan=False) + "\n").encode("ascii")
+
+
+def write_json(path: str | Path, value: object) -> None:
+    """Write a value as JSON over an older file of ours, in one step."""
+    replace(path, to_json(value))
+
+
+def read_json(path: str | Path, *, limit: int = 1 << 30) -> Any:
+    """Read a JSON file of ours.
+
+    Raises:
+        ArtefactError: when it is missing, larger than `limit` bytes, or not JSON.
+    """
+    try:
+        if os.path.getsize(path) > limit:
+            raise ArtefactError(f"is larger than {limit:,} bytes", where=path)
+        return json.loads(Path(path).read_bytes())
+    except FileNotFoundError as error:
+        raise ArtefactError("is missing", where=path, hint="is this the right folder?") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtefactError("cannot be read as JSON", where=path, hint="the file is damaged; make it anew") from error
+
+
+@contextlib.contextmanager
+def lock(folder: str | Path) -> Iterator[None]:
+    """Hold a folder for this process alone; a killed process lets go by itself.
+
+    Raises:
+        OutputError: when another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    path = Path(folder) / ".lock"
+    held = FileLock(path, timeout=0)
+    try:
+        with reporting(path):
+            _before("lock", path)
+            held.acquire()
+    except Timeout as error:
+        raise OutputError("another datagen process works in this folder", where=folder, hint="wait for it, or give another --out") from error
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def sweep(folder: str | Path) -> int:
+    """Delete the temporary files that a killed process of ours left in a folder and below; returns how many."""
+    found = [Path(root) / name for root, _, names in os.walk(folder) for name in names if name.startswith(TEMPORARY)]
+    for path in found:
+        remove(path)
+    return len(found)
+
+
+def free_bytes(path: str | Path) -> tuple[int, int]:
+    """Return the free bytes and free inodes (a very large number where unknown) for the folder, or its nearest parent."""
+    path = Path(path).absolute()
+    while not path.exists():
+        path = path.parent
+    if not hasattr(os, "statvfs"):
+        return shutil.disk_usage(path).free, 1 << 60
+    stat = os.statvfs(path)
+    return stat.f_bavail * stat.f_frsize, stat.f_favail or (1 << 60)

@@ -1,0 +1,1 @@
+"""Mass production of labelled images into shards."""

@@ -1,0 +1,50 @@
+"""Small made data for every test: labelled folders of shapes, drawn with fixed seeds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test process has a cache of its own and no settings from the environment."""
+    for name in list(os.environ):
+        if name.startswith("DATAGEN_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("DATAGEN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def draw(rng: np.random.Generator, label: int, height: int, width: int, channels: int) -> np.ndarray:
+    """Draw one easy image uint8 [H, W, C]: a bright bar or block whose place follows the label."""
+    image = rng.integers(0, 60, (height, width, channels), dtype=np.uint8)
+    row, column = divmod(label, 3)
+    top, left = (row * height) // 3, (column * width) // 3
+    image[top : top + height // 3 + 1, left : left + width // 3 + 1] = rng.integers(180, 256)
+    return image
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that writes `classes` folders of `each` PNG files and returns the root."""
+
+    def make(name: str = "real", classes: int | list[str] = 3, each: int = 12, size: tuple[int, int] = (16, 16), grey: bool = False, seed: int = 0) -> Path:
+        rng = np.random.default_rng(seed)
+        names = [f"class{i}" for i in range(classes)] if isinstance(classes, int) else classes
+        for label, title in enumerate(names):
+            folder = tmp_path / name / title
+            folder.mkdir(parents=True, exist_ok=True)
+            for i in range(each):
+                image = draw(rng, label, *size, 1 if grey else 3)
+                Image.fromarray(image[..., 0] if grey else image).save(folder / f"{i:03d}.png")
+        return tmp_path / name
+
+    return make
