@@ -43,6 +43,11 @@ class Progress:
         self._first = 0
         self._bar: object = None
 
+    @property
+    def started(self) -> bool:
+        """Whether status.json was written by this object, so that its folder is known to be ours."""
+        return self._written > 0
+
     def say(self, text: str = "") -> None:
         """Print one line on stderr, unless quiet."""
         if not self.quiet:
@@ -108,9 +113,14 @@ class Progress:
         self.status()
 
     def status(self, *, exit_code: int | None = None, force: bool = False) -> None:
-        """Write status.json (stage, done, total, seconds_left, heartbeat, exit_code) at most every five seconds."""
+        """Write status.json (stage, done, total, seconds_left, heartbeat, exit_code) at most every five seconds.
+
+        An exit code alone never starts the file: a folder that was refused is left as it is.
+        """
         now = time.monotonic()
         if self.folder is None or not self.folder.is_dir() or not (force or exit_code is not None or now - self._written >= BEAT_SECONDS):
+            return
+        if exit_code is not None and not self.started:
             return
         self._written = now
         value = {

@@ -64,7 +64,8 @@ def merge(*layers: tuple[str, Mapping[str, Any]]) -> Recipe:
         first = error.errors()[0]
         key = str(first["loc"][0])
         message = f"{key} = {values.get(key)!r} is not allowed ({first['msg'].lower()})"
-        raise UsageError(message, where=origins.get(key, ""), hint=f"{key} takes {allowed(key)}") from error
+        origin = origins.get(key, "")
+        raise UsageError(message, where="--" + key.replace("_", "-") if origin == "flag" else origin, hint=f"{key} takes {allowed(key)}") from error
 
 
 def builtin_folder() -> Path:
@@ -78,21 +79,29 @@ def builtin() -> dict[str, Path]:
     return {p.stem: p for p in sorted(builtin_folder().glob("*.toml"))}
 
 
+def text(name: str) -> str:
+    """Return the TOML text of a recipe by name or of a file; UsageError where there is none."""
+    path = Path(name) if name.endswith(".toml") or os.sep in name else builtin().get(name)
+    if path is None:
+        raise UsageError(f"unknown recipe {name!r}", where="--recipe", hint=nearest(name, builtin()))
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(error.strerror or "cannot be read", where=path, hint="--recipe takes a name or a TOML file") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"is not TOML: {error}", where=path) from error
+
+
 def read(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read a recipe by name or from a TOML file; returns (settings, the table "about").
 
     Raises:
         UsageError: no such recipe or file, not TOML, or nested tables other than "about".
     """
-    path = Path(name) if name.endswith(".toml") or os.sep in name else builtin().get(name)
-    if path is None:
-        raise UsageError(f"unknown recipe {name!r}", where="--recipe", hint=nearest(name, builtin()))
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(error.strerror or "cannot be read", where=path, hint="--recipe takes a name or a TOML file") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"is not TOML: {error}", where=path) from error
+        table = tomllib.loads(text(name))
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"is not TOML: {error}", where=name) from error
     about = table.pop("about", {})
     return table, about
 

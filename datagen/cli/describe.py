@@ -1,0 +1,132 @@
+"""`datagen describe`: what a run, a folder of shards or a labelled folder holds, and whether it is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from datagen import storage
+from datagen.cli.options import Asked, Outcome, Verb
+from datagen.cli.show import quoted, rows
+from datagen.errors import ArtefactError, InputError, UsageError
+from datagen.progress import Progress
+from datagen.records import READ, Recipe
+
+NEXT = {
+    "run": "datagen synthesize {} --per-class 1000 --out shards",
+    "shards": "datagen evaluate {} --run RUN --out report",
+    "folder": "datagen fit {} --out run",
+}
+
+
+def kind_of(path: str | Path) -> str:
+    """Return what lies at a path: "run", "shards" or "folder" (any other folder, CSV or Parquet); InputError where nothing does."""
+    place = Path(path)
+    if not place.exists():
+        raise InputError("does not exist", where=path, hint="give the folder of a run, of shards, or of labelled images")
+    if (place / "manifest.json").exists() or (place / ".datagen" / "plan.json").exists():
+        return "shards"
+    if any((place / name).exists() for name in ("generator/card.json", "card.json", "recipe.json")):
+        return "run"
+    return "folder"
+
+
+def describe(path: str | Path, *, verify: bool = False, preview: str | Path | None = None, progress: Progress | None = None, **settings: Any) -> dict[str, Any]:
+    """Return what lies at a path as JSON values.
+
+    Args:
+        path: folder of a run, of shards, or labelled images (folder, CSV, Parquet).
+        verify: read every file of shards or of a generator anew and compare it with what was written down.
+        preview: name of a PNG file to write, rows of images by class.
+        progress: where to say what is going on.
+        settings: of the group "reading images", for labelled folders.
+
+    Raises:
+        InputError: nothing is there, or the labelled folder is refused.
+        ArtefactError: something is damaged; every damaged file is named in the result printed before.
+    """
+    kind = kind_of(path)
+    progress = progress or Progress(quiet=True)
+    if verify and kind == "folder":
+        raise UsageError("a labelled folder has nothing written down to verify against", where=path, hint="leave out --verify")
+    reader = {"run": _run, "shards": _shards, "folder": _folder}[kind]
+    value = {"kind": kind, "path": str(path)} | reader(Path(path), Recipe(**settings), verify, progress)
+    if preview is not None:
+        from datagen.cli.preview import write
+
+        value["preview"] = str(write(Path(path), kind, Path(preview), Recipe(**settings)))
+    return value
+
+
+def _run(path: Path, recipe: Recipe, verify: bool, progress: Progress) -> dict[str, Any]:
+    folder = path if (path / "card.json").exists() else path / "generator"
+    if not (folder / "card.json").exists():
+        status = storage.read_json(path / "status.json") if (path / "status.json").exists() else {}
+        return {"finished": False, "status": status}
+    card = storage.read_json(folder / "card.json")
+    if verify:
+        bad = [name for name, sha in card.get("hashes", {}).items() if not (folder / name).is_file() or storage.hash_file(folder / name) != sha]
+        if bad:
+            raise ArtefactError(f"does not match its card: {', '.join(bad)}", where=folder, hint="copy it anew, or fit again")
+    shown = {key: card.get(key) for key in ("family", "images_seen", "chosen", "data", "version", "schema")}
+    shape, classes = card.get("shape", []), card.get("classes", [])
+    return {"finished": True, "classes": classes, "shape": shape, **shown, "verified": verify}
+
+
+def _shards(path: Path, recipe: Recipe, verify: bool, progress: Progress) -> dict[str, Any]:
+    from datagen.reading import shards
+
+    if verify and (problems := shards.verify(path)):
+        for problem in problems:
+            progress.warn(str(problem))
+        raise ArtefactError(
+            f"{len(problems)} problem{'s' * (len(problems) > 1)}: {problems[0]}", where=path, hint="synthesize with the same command makes damaged files anew"
+        )
+    if not (path / "manifest.json").exists():
+        return {"finished": False, "shards": len(list((path / ".datagen" / "notes").glob("*.json")))}
+    manifest: Mapping[str, Any] = storage.read_json(path / "manifest.json")
+    return {"finished": True, **{k: v for k, v in manifest.items() if k not in {"files", "shards"}}, "verified": verify}
+
+
+def _folder(path: Path, recipe: Recipe, verify: bool, progress: Progress) -> dict[str, Any]:
+    import numpy as np
+
+    from datagen.sources.scan import scan
+
+    data = scan(path, recipe, progress=progress)
+    train = np.bincount(data.labels[~data.test], minlength=len(data.classes))
+    heights, widths = np.unique(data.sizes[:, 0]), np.unique(data.sizes[:, 1])
+    return {
+        "images": len(data),
+        "test_images": int(data.test.sum()),
+        "classes": {name: int(count) for name, count in zip(data.classes, train, strict=True)},
+        "height": [int(heights[0]), int(heights[-1])],
+        "width": [int(widths[0]), int(widths[-1])],
+        "colour": "grey" if data.grey else "rgb",
+        "fingerprint": data.fingerprint,
+        "problems": [dict(problem) for problem in data.problems],
+        "notes": list(data.notes),
+    }
+
+
+def run(
+    asked: Asked,
+    path: Annotated[str, typer.Argument(metavar="RUN|SHARDS|FOLDER", help="what to describe")],
+    verify: Annotated[bool, typer.Option("--verify", help="read every file anew and compare its hash")] = False,
+    preview: Annotated[str | None, typer.Option("--preview", metavar="FILE.png", help="write a grid of images by class")] = None,
+) -> Outcome:
+    """Print what is there."""
+    settings = {key: getattr(asked.recipe, key) for key in VERB.settings()}
+    value = describe(path, verify=verify, preview=preview, progress=asked.progress, **settings)
+    follow = {
+        "run": "datagen synthesize {} --per-class 1000 --out shards",
+        "shards": "datagen evaluate {} --run RUN --out report",
+        "folder": "datagen fit {} --out run",
+    }
+    return Outcome(value, rows(value), NEXT[value["kind"]].format(quoted(path)))
+
+
+VERB = Verb(run, "Say what a run, shards or a labelled folder holds.", (READ,), without=("dry_run",))

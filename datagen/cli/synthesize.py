@@ -1,0 +1,27 @@
+"""`datagen synthesize`: a fitted generator or a rule in, labelled shards out."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from datagen.cli.options import Asked, Outcome, Verb
+from datagen.cli.show import quoted, rows
+from datagen.records import ANY, MAKE
+
+
+def run(
+    asked: Asked,
+    source: Annotated[str, typer.Argument(metavar="RUN", help="folder that fit made, its generator/ alone, or rule:NAME")],
+    out: Annotated[str, typer.Option("--out", metavar="SHARDS", help="folder of the shards")] = "shards",
+) -> Outcome:
+    """Make the images and say where they are."""
+    from datagen.synthesis.run import synthesize
+
+    value = synthesize(source, out, asked.recipe, progress=asked.progress, dry_run=asked.dry_run)
+    runs = "--real FOLDER --test FOLDER" if source.startswith("rule:") else f"--run {quoted(source)}"
+    return Outcome(value, rows(value), "" if asked.dry_run else f"datagen evaluate {quoted(out)} {runs} --out report")
+
+
+VERB = Verb(run, "Make labelled images into shards, exactly as many as asked for.", (ANY, MAKE))
