@@ -121,11 +121,6 @@ def run(
     """Print what is there."""
     settings = {key: getattr(asked.recipe, key) for key in VERB.settings()}
     value = describe(path, verify=verify, preview=preview, progress=asked.progress, **settings)
-    follow = {
-        "run": "datagen synthesize {} --per-class 1000 --out shards",
-        "shards": "datagen evaluate {} --run RUN --out report",
-        "folder": "datagen fit {} --out run",
-    }
     return Outcome(value, rows(value), NEXT[value["kind"]].format(quoted(path)))
 
 
