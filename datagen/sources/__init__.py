@@ -1,1 +1,1 @@
-"""Labelled real images: listing, scan, decoding, cache and splits."""
+"""Labelled real images as the user has them: listed, decoded whole, checked, cached and split."""
