@@ -9,13 +9,16 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from datagen.errors import ArtefactError, DatagenError, OutputError
 
 TEMPORARY = ".tmp-"
+SEAL = "sha256"
+SYNCS = 16
 hook: Callable[[str, str], None] | None = None
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NO_LINK = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.ENOSYS}
@@ -95,12 +98,13 @@ def _writer(content: bytes | Callable[[Any], None]) -> Callable[[Any], None]:
     return content if callable(content) else lambda file: file.write(content)
 
 
-def create(path: str | Path, content: bytes | Callable[[Any], None]) -> tuple[int, str]:
+def create(path: str | Path, content: bytes | Callable[[Any], None], *, again: bool = False) -> tuple[int, str]:
     """Write a new file so that it is whole and durable or not there at all; never overwrites.
 
     Args:
         path: the final name; its folder exists.
         content: the bytes, or a function that writes them to a binary file opened for it.
+        again: the name is ours alone, so a file left there by a killed process is kept when equal and replaced when damaged.
 
     Returns:
         size in bytes and SHA-256 as hex.
@@ -111,9 +115,52 @@ def create(path: str | Path, content: bytes | Callable[[Any], None]) -> tuple[in
     path = Path(path)
     with reporting(path), _temporary(path) as temporary:
         size, sha = _write_synced(temporary, _writer(content))
-        _link(temporary, path)
+        if not (again and _settled(temporary, path, sha)):
+            _link(temporary, path)
         sync_folder(path.parent)
     return size, sha
+
+
+def create_all(root: str | Path, files: Iterable[tuple[str, bytes]]) -> int:
+    """Write many small files of ours below a folder, each as `create(..., again=True)` does; returns their bytes.
+
+    Syncs of many files are waited for together, and the folders are synced once at the end.
+    """
+    root, folders, size = Path(root), set(), 0
+    with ThreadPoolExecutor(SYNCS) as pool, reporting(root):
+        pending = []
+        for name, content in files:
+            path = root / name
+            if path.parent not in folders:
+                folders.add(make_folder(path.parent))
+            size += len(content)
+            pending.append(pool.submit(_create_unsynced, path, content))
+            if len(pending) >= SYNCS * 16:
+                pending.pop(0).result()
+        for future in pending:
+            future.result()
+        for folder in sorted(folders):
+            sync_folder(folder)
+    return size
+
+
+def _create_unsynced(path: Path, content: bytes) -> None:
+    with _temporary(path) as temporary:
+        sha = _write_synced(temporary, _writer(content))[1]
+        if not _settled(temporary, path, sha):
+            _link(temporary, path)
+
+
+def _settled(temporary: Path, path: Path, sha: str) -> bool:
+    """Whether a file that was there already is now the wanted one; False where there is none."""
+    if not os.path.lexists(path):
+        return False
+    if path.is_symlink() or not path.is_file():
+        raise OutputError("something else is in the way", where=path, hint="move it away and give the same command again")
+    if hash_file(path) != sha:
+        _before("rename", path)
+        os.replace(temporary, path)
+    return True
 
 
 def _link(temporary: Path, path: Path) -> None:
@@ -182,6 +229,19 @@ def to_json(value: object) -> bytes:
 def write_json(path: str | Path, value: object) -> None:
     """Write a value as JSON over an older file of ours, in one step."""
     replace(path, to_json(value))
+
+
+def seal(value: Mapping[str, Any]) -> bytes:
+    """Return a mapping as JSON bytes that hold their own SHA-256, so that `read_sealed` finds any changed byte."""
+    return to_json({**value, SEAL: hashlib.sha256(to_json(value)).hexdigest()})
+
+
+def read_sealed(path: str | Path, *, limit: int = 1 << 30) -> dict[str, Any]:
+    """Read a mapping that `seal` wrote; returns it without the seal, raises as `read_json` and where a byte was changed."""
+    value = read_json(path, limit=limit)
+    if isinstance(value, dict) and isinstance(value.pop(SEAL, None), str) and Path(path).read_bytes() == seal(value):
+        return value
+    raise ArtefactError("is damaged: its bytes and its own checksum disagree", where=path, hint="copy it again or make it anew")
 
 
 def read_json(path: str | Path, *, limit: int = 1 << 30) -> Any:
