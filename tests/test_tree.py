@@ -127,8 +127,8 @@ def test_public_functions_say_what_they_do(path: Path) -> None:
             silent += [node.name] * (not ast.get_docstring(node))
             members = node.body if isinstance(node, ast.ClassDef) else []
             public = [m for m in members if isinstance(m, ast.FunctionDef) and not m.name.startswith("_")]
-            silent += [f"{node.name}.{m.name}" for m in public if not ast.get_docstring(m) and not contract(m.name)]
-    assert not silent
+            silent += [f"{node.name}.{m.name}" for m in public if not ast.get_docstring(m) and m.name != "forward" and not contract(m.name)]
+    assert not silent, "of a net's forward the class says the shapes"
 
 
 def contract(method: str) -> bool:
@@ -150,35 +150,35 @@ def test_nothing_that_is_read_is_executed(path: Path) -> None:
     assert not any(keyword.arg == "allow_pickle" for node in ast.walk(tree) if isinstance(node, ast.Call) for keyword in node.keywords)
 
 
-WRITERS = {
-    "write_text",
-    "write_bytes",
-    "touch",
-    "mkdir",
-    "makedirs",
-    "rename",
-    "renames",
-    "unlink",
-    "rmdir",
-    "rmtree",
-    "removedirs",
-    "symlink_to",
-    "hardlink_to",
-}
-WRITERS |= {
-    "copyfile",
-    "copy2",
-    "copytree",
-    "move",
-    "truncate",
-    "fsync",
-    "mkstemp",
-    "mkdtemp",
-    "NamedTemporaryFile",
-    "TemporaryDirectory",
-    "save_file",
-    "tofile",
-}
+WRITERS = set(
+    [
+        "write_text",
+        "write_bytes",
+        "touch",
+        "mkdir",
+        "makedirs",
+        "rename",
+        "renames",
+        "unlink",
+        "rmdir",
+        "rmtree",
+        "removedirs",
+        "symlink_to",
+        "hardlink_to",
+        "copyfile",
+        "copy2",
+        "copytree",
+        "move",
+        "truncate",
+        "fsync",
+        "mkstemp",
+        "mkdtemp",
+        "NamedTemporaryFile",
+        "TemporaryDirectory",
+        "save_file",
+        "tofile",
+    ]
+)
 OS_WRITERS = {"os.replace", "os.remove", "os.link", "os.symlink", "os.open", "os.write", "shutil.copy"}
 MAY_WRITE = {
     "datagen/storage.py": "all writes",
