@@ -31,7 +31,7 @@ class State:
     """The nets, their optimisers and their moving averages while a stage trains or a generator samples."""
 
     spec: Spec
-    modules: dict[str, nn.Module] = field(default_factory=dict)
+    modules: dict[str, Any] = field(default_factory=dict)
     optimizers: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
 
 
@@ -46,6 +46,7 @@ class Stage:
             of the stage that is done (0 to 1); returns losses by name as tensors without gradient.
         share: of the images of the whole fit; the shares of all stages sum to 1.
         averaged: names of nets that a moving average follows; the averages are what is sampled and kept.
+        schedule: of the step size: "cosine" (to zero, after a short warm-up) or "constant".
     """
 
     name: str
@@ -53,6 +54,7 @@ class Stage:
     step: Callable[[State, torch.Tensor, torch.Tensor, float], Mapping[str, torch.Tensor]]
     share: float = 1.0
     averaged: tuple[str, ...] = ()
+    schedule: str = "cosine"
 
 
 class Family(Protocol):

@@ -1,0 +1,38 @@
+"""What this machine offers: the processors this process may use, and the device that computes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from datagen.errors import ResourceError
+
+
+def processors() -> int:
+    """Return how many processors this process may use: its affinity, and the quota of its control group (container)."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        if quota != "max":
+            count = min(count, -(-int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass
+    return max(1, count)
+
+
+def device(wanted: str) -> str:
+    """Return "cpu", "cuda" or "mps" for auto or a device's name.
+
+    Raises:
+        ResourceError: the device asked for is not there; only auto may fall back on the CPU.
+    """
+    if wanted == "cpu":
+        return "cpu"
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if wanted == "auto":
+        return "cuda" if there["cuda"] else "cpu"
+    if not there.get(wanted):
+        raise ResourceError(f"no {wanted} device was found", where="--device", hint="--device auto takes the CPU where there is no GPU")
+    return wanted

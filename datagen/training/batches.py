@@ -1,0 +1,63 @@
+"""Which training images a step sees: a function of seed and place alone, so that any step can be made again."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from datagen import seeds
+
+KEPT_IN_MEMORY = 2 << 30
+
+
+class Batches:
+    """Endless labelled batches without state.
+
+    Balanced: the classes take turns in shuffled rounds, and each class walks through its images in shuffled passes.
+    Natural: shuffled passes over all images.
+
+    Args:
+        pixels: uint8 [N, H, W, C], an array or a memory map.
+        labels: int64 [N].
+        rows: int64 [M], the training images.
+        balanced: whether classes are shown equally often.
+        seed: the recipe's seed.
+    """
+
+    def __init__(self, pixels: np.ndarray, labels: np.ndarray, rows: np.ndarray, *, balanced: bool, seed: int) -> None:
+        self.seed, self.pixels, self.labels = seed, pixels, labels
+        self.place: np.ndarray | None = None
+        present = np.unique(labels[rows])
+        self.groups = [rows[labels[rows] == k] for k in present] if balanced else [rows]
+        if len(rows) * int(np.prod(pixels.shape[1:])) <= KEPT_IN_MEMORY:
+            self.pixels, self.place = np.ascontiguousarray(pixels[rows].transpose(0, 3, 1, 2)), np.zeros(len(labels), np.int64)
+            self.place[rows] = np.arange(len(rows))
+        self.rows = rows
+        self._orders: dict[object, np.ndarray] = {}
+
+    def _order(self, name: tuple[object, ...], turn: int, size: int) -> np.ndarray:
+        known = self._orders.get(name)
+        if known is None or known[0] != turn:
+            order = seeds.stream(self.seed, "order", *name, turn).permutation(size)
+            self._orders[name] = known = np.concatenate([[turn], order])
+        return known[1:]
+
+    def chosen(self, start: int, count: int) -> np.ndarray:
+        """Return the rows int64 [count] shown at places `start` to `start + count` of the endless sequence."""
+        picked = np.empty(count, np.int64)
+        many = len(self.groups)
+        for i, place in enumerate(range(start, start + count)):
+            turn, within = divmod(place, many)
+            group = int(self._order(("round",), turn, many)[within]) if many > 1 else 0
+            walk, step = divmod(turn, len(self.groups[group]))
+            picked[i] = self.groups[group][self._order(("class", group), walk, len(self.groups[group]))[step]]
+        return picked
+
+    def images(self, rows: np.ndarray, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+        """Return float32 [N, C, H, W] in [-1, 1] and labels int64 [N] of the given rows on a device."""
+        if self.place is not None:
+            raw = torch.from_numpy(self.pixels[self.place[rows]])
+        else:
+            raw = torch.from_numpy(np.ascontiguousarray(self.pixels[np.asarray(rows)].transpose(0, 3, 1, 2)))
+        labels = torch.from_numpy(self.labels[rows])
+        return raw.to(device, non_blocking=True).float().div_(127.5).sub_(1), labels.to(device, non_blocking=True)

@@ -1,0 +1,128 @@
+"""Checkpoints of a fit: safetensors and a card that is written last, newest good one first."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from datagen import storage
+from datagen.contracts import State
+from datagen.errors import ArtefactError
+from datagen.training.averaging import Average
+
+KEEP = 2
+CARD, WEIGHTS, STATE = "card.json", "weights.safetensors", "state.safetensors"
+
+
+def pack(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    """Return named tensors as safetensors bytes; equal tensors give equal bytes."""
+    from safetensors.torch import save
+
+    return save({name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)})
+
+
+def unpack(folder: Path, name: str, sha256: str) -> dict[str, torch.Tensor]:
+    """Read tensors after their hash has been checked; ArtefactError where the file is missing or differs."""
+    import hashlib
+
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    path = folder / name
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ArtefactError("cannot be read", where=path) from error
+    if hashlib.sha256(raw).hexdigest() != sha256:
+        raise ArtefactError("is damaged: its SHA-256 differs from the card's", where=path, hint="delete this checkpoint; an older one is taken")
+    try:
+        return load(raw)
+    except SafetensorError as error:
+        raise ArtefactError("is not safetensors", where=path) from error
+
+
+def named(prefix: str, nets: Mapping[str, torch.nn.Module]) -> dict[str, torch.Tensor]:
+    """Return the tensors of nets as "PREFIX/NET.PARAMETER"."""
+    return {f"{prefix}{net}.{key}": tensor for net, module in nets.items() for key, tensor in module.state_dict().items()}
+
+
+def _optimizer_tensors(state: State) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = {}
+    for name, optimizer in state.optimizers.items():
+        for index, values in optimizer.state_dict()["state"].items():
+            found |= {f"{name}/{index}/{key}": value for key, value in values.items() if isinstance(value, torch.Tensor)}
+    return found
+
+
+def save(folder: Path, state: State, averages: Mapping[str, Average], *, stage: int, images: int, total_images: int) -> Path:
+    """Write one checkpoint below `folder` and drop all but the newest `KEEP`; returns its path.
+
+    Args:
+        folder: RUN/checkpoints.
+        state: nets and optimisers.
+        averages: moving averages by net.
+        stage: index of the stage under way.
+        images: images seen in this stage.
+        total_images: images seen in all; names the checkpoint.
+    """
+    path = folder / f"{total_images:012d}"
+    if path.exists():
+        storage.remove(path)
+    storage.make_folder(path)
+    weights = named("net/", state.modules) | named("average/", {k: a.net for k, a in averages.items()})
+    hashes = {
+        WEIGHTS: storage.create(path / WEIGHTS, pack(weights))[1],
+        STATE: storage.create(path / STATE, pack(_optimizer_tensors(state)))[1],
+    }
+    card = {"schema": 1, "stage": stage, "images": images, "total_images": total_images, "hashes": hashes}
+    storage.create(path / CARD, storage.to_json(card))
+    for old in sorted(p for p in folder.iterdir() if p.is_dir() and p.name.isdigit())[:-KEEP]:
+        storage.remove(old)
+    return path
+
+
+def candidates(folder: Path) -> list[Path]:
+    """Return the checkpoints that have a card, newest first."""
+    if not folder.is_dir():
+        return []
+    return sorted((p for p in folder.iterdir() if p.name.isdigit() and (p / CARD).is_file()), reverse=True)
+
+
+def newest(folder: Path, warn: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, torch.Tensor]] | None:
+    """Return (card, weights, optimiser tensors) of the newest whole checkpoint, or None; damaged ones are said and passed over."""
+    for path in candidates(folder):
+        try:
+            card = json.loads((path / CARD).read_bytes())
+            if card["schema"] > 1:
+                raise ArtefactError("was written by a newer datagen", where=path, hint="update datagen")
+            return card, unpack(path, WEIGHTS, card["hashes"][WEIGHTS]), unpack(path, STATE, card["hashes"][STATE])
+        except (ArtefactError, ValueError, KeyError, TypeError, OSError) as error:
+            warn(f"checkpoint {path} is damaged and passed over ({error})")
+    return None
+
+
+def load_nets(weights: Mapping[str, torch.Tensor], prefix: str, nets: Mapping[str, torch.nn.Module]) -> None:
+    """Load "PREFIX/NET.PARAMETER" tensors into nets, all names and shapes equal; ArtefactError otherwise."""
+    for name, net in nets.items():
+        start = f"{prefix}{name}."
+        own = {k.removeprefix(start): v for k, v in weights.items() if k.startswith(start)}
+        try:
+            net.load_state_dict(own, strict=True)
+        except RuntimeError as error:
+            raise ArtefactError(f"does not fit the net {name!r}: {str(error).splitlines()[-1].strip()}", where="checkpoint") from error
+
+
+def load_optimizers(tensors: Mapping[str, torch.Tensor], state: State) -> None:
+    """Load what `save` wrote of the optimisers of the stage under way."""
+    for name, optimizer in state.optimizers.items():
+        current = optimizer.state_dict()
+        current["state"] = {}
+        for key, value in tensors.items():
+            owner, index, field = key.rsplit("/", 2)
+            if owner == name:
+                current["state"].setdefault(int(index), {})[field] = value
+        optimizer.load_state_dict(current)

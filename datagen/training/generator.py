@@ -1,0 +1,57 @@
+"""RUN/generator: all that `synthesize` needs, with the card written last."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datagen
+from datagen import registry, storage
+from datagen.contracts import Family, State
+from datagen.records import FIT, GeneratorCard
+from datagen.training import checkpoint
+
+WEIGHTS = "weights.safetensors"
+NOT_NETS = {"budget", "images", "checkpoint_every", "grid_every"}
+
+
+def write(folder: Path, family: Family, state: State, *, classes: Sequence[str], data: Mapping[str, Any], images_seen: int, chosen: Mapping[str, Any]) -> Path:
+    """Write weights and card of a fitted generator; returns the card's path.
+
+    Args:
+        folder: RUN/generator.
+        family: the family that trained.
+        state: its nets, moving averages in their places.
+        classes: names in the order of the labels.
+        data: fingerprint and counts of the training data; no path and no file name.
+        images_seen: images shown, counting repeats.
+        chosen: what was chosen, with reasons.
+    """
+    recipe, spec = state.spec.recipe, state.spec
+    storage.make_folder(folder)
+    weights = checkpoint.pack(checkpoint.named("", {name: state.modules[name] for name in family.kept}))
+    _, sha256 = storage.replace(folder / WEIGHTS, weights)
+    settings = {k: v for k, v in recipe.settings(FIT).items() if k not in NOT_NETS} | {"seed": recipe.seed}
+    settings["family"] = _family_name(recipe.family)
+    card = GeneratorCard(
+        family=settings["family"],
+        family_hash=registry.file_hash(recipe.family),
+        classes=tuple(classes),
+        shape=spec.shape,
+        counts=spec.counts,
+        images_seen=images_seen,
+        settings=settings,
+        chosen=chosen,
+        data=data,
+        hashes={WEIGHTS: sha256},
+        noise=family.noise(spec),
+        version=datagen.__version__,
+    )
+    storage.write_json(folder / "card.json", dataclasses.asdict(card))
+    return folder / "card.json"
+
+
+def _family_name(name: str) -> str:
+    return name.rpartition("/")[2]

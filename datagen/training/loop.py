@@ -1,0 +1,157 @@
+"""The only loop that trains generators; it counts images, knows no loss, and can be stopped and continued at any step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from datagen import seeds
+from datagen.contracts import Family, Stage, State
+from datagen.errors import ResourceError, Stopped
+from datagen.training import checkpoint, timing
+from datagen.training.averaging import Average
+from datagen.training.batches import Batches
+from datagen.training.watch import Watch
+
+WARM_UP = 0.02
+
+
+@dataclass
+class Job:
+    """One fit under way.
+
+    Attributes:
+        family: the family in training.
+        stages: its stages, in order.
+        totals: images each stage is shown; multiples of the batch.
+        state: nets and optimisers.
+        batches: the training images.
+        folder: RUN.
+        device: "cpu", "cuda" or "mps".
+        stop: called after each step; true ends the fit after a checkpoint.
+        averages: moving averages of the stage under way.
+    """
+
+    family: Family
+    stages: Sequence[Stage]
+    totals: Sequence[int]
+    state: State
+    batches: Batches
+    folder: Path
+    device: str
+    watch: Watch
+    stop: Callable[[], bool] = lambda: False
+    averages: dict[str, Average] = field(default_factory=dict)
+
+    def sampled(self) -> State:
+        """Return the state that is sampled: moving averages in place of the nets they follow."""
+        nets = self.state.modules | {name: average.net for name, average in self.averages.items()}
+        return State(self.state.spec, {name: net.eval() for name, net in nets.items() if name in self.family.kept})
+
+
+def build(job: Job, index: int) -> None:
+    """Build a stage's nets and optimisers, with weights that follow from the seed alone."""
+    stage, recipe = job.stages[index], job.state.spec.recipe
+    torch.manual_seed(seeds.integer(recipe.seed, "build", stage.name))
+    job.state.optimizers.clear()
+    stage.build(job.state)
+    for net in job.state.modules.values():
+        net.to(job.device)
+    timing.arrange(job.state, recipe.layout)
+    half_life = recipe.half_life or 10_000
+    job.averages = {name: Average(job.state.modules[name], half_life) for name in stage.averaged}
+    for optimizer in job.state.optimizers.values():
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+
+
+def resume(job: Job) -> tuple[int, int]:
+    """Bring a job to its newest whole checkpoint; returns (stage, images seen in it), (0, 0) where there is none."""
+    found = checkpoint.newest(job.folder / "checkpoints", job.watch.progress.warn)
+    if found is None:
+        build(job, 0)
+        return 0, 0
+    card, weights, tensors = found
+    for index in range(card["stage"] + 1):
+        build(job, index)
+    checkpoint.load_nets(weights, "net/", job.state.modules)
+    checkpoint.load_nets(weights, "average/", {name: average.net for name, average in job.averages.items()})
+    checkpoint.load_optimizers(tensors, job.state)
+    return int(card["stage"]), int(card["images"])
+
+
+def train(job: Job) -> None:
+    """Run every stage to its end; ends early with Stopped after a checkpoint where `job.stop` asks for it."""
+    first, images = resume(job)
+    for index in range(first, len(job.stages)):
+        if index > first:
+            adopt(job)
+            build(job, index)
+            images = 0
+        _run_stage(job, index, images)
+    adopt(job)
+
+
+def adopt(job: Job) -> None:
+    """Put the moving averages in the place of the nets that they follow, at the end of a stage."""
+    for name, average in job.averages.items():
+        job.state.modules[name] = average.net
+    job.averages = {}
+
+
+def _run_stage(job: Job, index: int, images: int) -> None:
+    stage, total, recipe = job.stages[index], job.totals[index], job.state.spec.recipe
+    before = sum(job.totals[:index])
+    batch = recipe.batch or 1
+    with job.watch.progress.stage(f"fit: {stage.name}", total, images):
+        while images < total:
+            _one_step(job, index, images)
+            images += batch
+            stop = job.stop()
+            if (_passed(images, batch, recipe.checkpoint_every or total) and images < total) or stop:
+                _save(job, index, images)
+            if _passed(images, batch, recipe.grid_every or total) or images == batch * max(1, total // batch // 20):
+                job.watch.grid(job.family, job.sampled(), before + images, job.device)
+            if stop and images < total:
+                raise Stopped(f"stopped after {before + images:,} images", where=job.folder, hint="the same command continues here")
+    _save(job, index, images)
+
+
+def _one_step(job: Job, index: int, images: int) -> None:
+    stage, recipe, batch = job.stages[index], job.state.spec.recipe, job.state.spec.recipe.batch or 1
+    done = images / job.totals[index]
+    pictures, labels = job.batches.images(job.batches.chosen(sum(job.totals[:index]) + images, batch), job.device)
+    torch.manual_seed(seeds.integer(recipe.seed, "step", stage.name, images))
+    if recipe.flips:
+        mirrored = torch.rand(batch, device=pictures.device) < 0.5
+        pictures = torch.where(mirrored[:, None, None, None], pictures.flip(-1), pictures)
+    for optimizer in job.state.optimizers.values():
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * schedule(stage.schedule, done)
+    for net in job.state.modules.values():
+        net.train()
+    found = timing.step(stage, job.state, pictures, labels, done, precision=recipe.precision, layout=recipe.layout)
+    for average in job.averages.values():
+        average.update(batch, images + batch)
+    job.watch.step(stage.name, found, batch, sum(job.totals[:index]) + images + batch)
+    if not all(math.isfinite(v) for v in job.watch.last.values()):
+        raise ResourceError(f"the losses are no longer numbers after {images:,} images", where=stage.name, hint="lower it: --set learning_rate=…")
+
+
+def _save(job: Job, index: int, images: int) -> None:
+    before = sum(job.totals[:index])
+    checkpoint.save(job.folder / "checkpoints", job.state, job.averages, stage=index, images=images, total_images=before + images)
+
+
+def schedule(kind: str, done: float) -> float:
+    """Return the factor of the step size when a share `done` (0 to 1) of a stage is over: a short warm-up, then "cosine" or "constant"."""
+    rise = min(1.0, (done + 1e-3) / WARM_UP)
+    return rise if kind == "constant" else rise * (0.5 + 0.5 * math.cos(math.pi * done))
+
+
+def _passed(images: int, batch: int, every: int) -> bool:
+    return images // every > (images - batch) // every

@@ -1,0 +1,158 @@
+"""What a fit decides before its first step: shape, settings, precision and how many images it shows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from datagen import machine, seeds
+from datagen.contracts import Family, Spec, Stage, State
+from datagen.progress import span
+from datagen.records import Recipe
+from datagen.training import timing
+from datagen.training.batches import Batches
+
+DEFAULT_SECONDS = 600.0
+AFTER_TRAINING = 0.08
+CHECKPOINT_SECONDS = 45.0
+GRID_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A fit's plan: the full recipe, what it builds for, images of each stage, and sentences for the user."""
+
+    recipe: Recipe
+    spec: Spec
+    totals: tuple[int, ...]
+    rates: Mapping[str, Mapping[str, float]]
+    sentences: tuple[str, ...]
+
+
+def prepare(recipe: Recipe, family: Family, shape: tuple[int, int, int], counts: Sequence[int]) -> Spec:
+    """Return what a family builds for, its settings filled from its own plan where the user left them open."""
+    recipe = recipe.planned(
+        device=machine.device(recipe.device),
+        threads=machine.processors(),
+        size=shape[1:],
+        colour="grey" if shape[0] == 1 else "rgb",
+    )
+    if recipe.deterministic:
+        recipe = recipe.planned(precision="fp32", layout="contiguous")
+    spec = Spec(len(counts), shape, tuple(int(c) for c in counts), recipe)
+    planned = recipe.planned(**family.plan(spec))
+    return Spec(spec.classes, shape, spec.counts, planned)
+
+
+def complete(spec: Spec, family: Family, batches: Batches, *, begun: float) -> Plan:
+    """Time the stages on this machine and fix how many images each is shown.
+
+    Args:
+        spec: from `prepare`.
+        family: the family to fit.
+        batches: the training images.
+        begun: time.monotonic() at the start of the whole fit, which the budget covers.
+    """
+    recipe, stages = spec.recipe, list(family.stages(spec))
+    batch = recipe.batch or 1
+    rows = batches.chosen(0, batch)
+    images, labels = batches.images(rows, recipe.device)
+    timed: list[timing.Timed] = []
+    state = State(spec)
+    for stage in stages:
+        timed.append(timing.choose(stage, lambda stage=stage: _built(stage, state, recipe), images, labels, allowed=_allowed(recipe)))  # type: ignore[misc]
+        _built(stage, state, recipe)
+    recipe = recipe.planned(precision=timed[0].precision, layout=timed[0].layout)
+    totals, how = _totals(recipe, stages, [t.rate for t in timed], begun)
+    recipe = recipe.planned(
+        images=sum(totals),
+        checkpoint_every=_every(CHECKPOINT_SECONDS, timed[0].rate, batch),
+        grid_every=_every(GRID_SECONDS, timed[0].rate, batch),
+    )
+    seconds = sum(total / t.rate for total, t in zip(totals, timed, strict=True))
+    sentences = (how.format(images=sum(totals), seconds=span(seconds), end=time.strftime("%H:%M", time.localtime(time.time() + seconds))),)
+    rates = {stage.name: t.rates for stage, t in zip(stages, timed, strict=True)}
+    return Plan(recipe, Spec(spec.classes, spec.shape, spec.counts, recipe), totals, rates, sentences)
+
+
+def _built(stage: Stage, state: State, recipe: Recipe) -> State:
+    torch.manual_seed(seeds.integer(recipe.seed, "timing"))
+    state.optimizers.clear()
+    stage.build(state)
+    for net in state.modules.values():
+        net.to(recipe.device)
+    return state
+
+
+def _allowed(recipe: Recipe) -> tuple[tuple[str, str], ...]:
+    pairs = [p for p in timing.CHOICES if recipe.precision in (p[0], "auto") and recipe.layout in (p[1], "auto")]
+    return tuple(pairs)
+
+
+def _every(seconds: float, rate: float, batch: int) -> int:
+    return max(1, round(seconds * rate / batch)) * batch
+
+
+def _totals(recipe: Recipe, stages: Sequence[Stage], rates: Sequence[float], begun: float) -> tuple[tuple[int, ...], str]:
+    batch = recipe.batch or 1
+    if recipe.images is not None:
+        wanted, how = float(recipe.images), "{images:,} training images (--images), about {seconds}, until about {end}"
+    else:
+        budget = recipe.budget or DEFAULT_SECONDS
+        left = budget * (1 - AFTER_TRAINING) - (time.monotonic() - begun)
+        per_image = sum(stage.share / rate for stage, rate in zip(stages, rates, strict=True))
+        wanted = max(left, 0.1 * budget) / per_image
+        given = f"--budget {span(budget)}" if recipe.budget else f"{span(budget)} by default; --budget or --images change it"
+        how = "{images:,} training images, about {seconds}, until about {end} (" + given + ")"
+    return tuple(max(1, round(wanted * stage.share / batch)) * batch for stage in stages), how
+
+
+def describe(plan: Plan, counts: Mapping[str, int], notes: Sequence[str]) -> list[str]:
+    """Return the plan in lines for the user, each decision with the flag that changes it."""
+    recipe, shape = plan.recipe, plan.spec.shape
+    largest, least = max(counts.values()), min(counts.values())
+    balance = (
+        f"{len(counts)} classes of {least:,} to {largest:,} training images" if least != largest else f"{len(counts)} classes of {least:,} training images"
+    )
+    sampling = "every class equally often" if recipe.sampling == "balanced" else "classes as often as the folder has them"
+    nets = ", ".join(f"{k} {getattr(recipe, k):g}" for k in ("batch", "width", "latent", "learning_rate", "beta", "gamma") if getattr(recipe, k) is not None)
+    lines = [
+        *notes,
+        f"data: {balance}; shown: {sampling} (--set sampling=natural or balanced)",
+        f"images: {shape[1]} x {shape[2]} {'grey' if shape[0] == 1 else 'colour'} (--size, --colour, --resize {recipe.resize})",
+        f"family: {recipe.family} (--family); {nets} (--set key=value)",
+        f"device: {recipe.device}, {recipe.threads} threads, {recipe.precision}, {recipe.layout} (--device, --set precision=…, layout=…)",
+        *(f"length: {sentence}" for sentence in plan.sentences),
+    ]
+    return lines
+
+
+def counts_of(labels: np.ndarray, classes: int) -> list[int]:
+    """Return how many labels int64 [N] fall on each class."""
+    return np.bincount(labels, minlength=classes).astype(int).tolist()
+
+
+def stored(plan: Plan, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return recipe.json: what was asked, all settings, where each came from, the timing and the images of each stage."""
+    return {
+        "schema": 1,
+        "asked": dict(asked),
+        "settings": plan.recipe.settings(),
+        "origins": dict(plan.recipe.origins),
+        "totals": list(plan.totals),
+        "rates": {k: dict(v) for k, v in plan.rates.items()},
+        "sentences": list(plan.sentences),
+    }
+
+
+def restored(known: Mapping[str, Any], recipe: Recipe, shape: tuple[int, int, int], counts: Sequence[int]) -> Plan:
+    """Return the plan written in recipe.json, obeyed by every continuation; the device may be another one."""
+    settings = known["settings"] | {"device": machine.device(recipe.device)}
+    whole = recipe.changed("plan", **{k: v for k, v in settings.items() if v is not None})
+    spec = Spec(len(counts), shape, tuple(int(c) for c in counts), whole)
+    return Plan(whole, spec, tuple(known["totals"]), known["rates"], tuple(known["sentences"]))

@@ -1,0 +1,121 @@
+"""What a person sees while a generator trains: a live line, progress.jsonl, TensorBoard and sample grids by class."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from datagen import seeds, storage
+from datagen.contracts import Family, State
+from datagen.progress import Progress
+
+LINE_SECONDS = 1.0
+CLASSES_SHOWN = 20
+EACH_SHOWN = 8
+
+
+def draw(family: Family, state: State, classes: tuple[str, ...], shown: list[int], each: int, device: str) -> np.ndarray:
+    """Return uint8 [len(shown), each, H, W, C]: the first images of the shown classes as `synthesize` with the same seed draws them."""
+    seed, size = state.spec.recipe.seed, family.noise(state.spec)
+    noise = np.stack([seeds.image_noise(seed, classes[k], i, 0, size) for k in shown for i in range(each)])
+    labels = torch.tensor([k for k in shown for _ in range(each)])
+    with torch.inference_mode():
+        images = family.sample(state, labels.to(device), torch.from_numpy(noise).to(device), 1.0, 0.0)
+    pixels = ((images.float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    return pixels.reshape(len(shown), each, *pixels.shape[1:])
+
+
+def picture(grid: np.ndarray, gap: int = 2) -> bytes:
+    """Return uint8 [rows, columns, H, W, C] as one PNG, small images enlarged by whole factors."""
+    from PIL import Image
+
+    rows, columns, height, width, channels = grid.shape
+    sheet = np.full((rows * (height + gap) + gap, columns * (width + gap) + gap, channels), 255, np.uint8)
+    for row in range(rows):
+        for column in range(columns):
+            top, left = gap + row * (height + gap), gap + column * (width + gap)
+            sheet[top : top + height, left : left + width] = grid[row, column]
+    image = Image.fromarray(sheet[..., 0] if channels == 1 else sheet)
+    factor = max(1, 640 // max(image.size[0], 1))
+    file = io.BytesIO()
+    image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST).save(file, "PNG")
+    return file.getvalue()
+
+
+class Watch:
+    """Reports the steps of one fit.
+
+    Args:
+        run: the RUN folder.
+        progress: the live line and status.json.
+        classes: names in the order of the labels.
+    """
+
+    def __init__(self, run: Path, progress: Progress, classes: tuple[str, ...]) -> None:
+        self.run, self.progress, self.classes = run, progress, classes
+        self.shown = list(range(len(classes)))[:: max(1, -(-len(classes) // CLASSES_SHOWN))]
+        self._sums: dict[str, torch.Tensor] = {}
+        self._steps = self._images = 0
+        self._since = time.monotonic()
+        self._board: Any = None
+        self._said_grid = False
+        self.rate = 0.0
+        self.last: dict[str, float] = {}
+
+    def board(self) -> Any:
+        """Return TensorBoard's writer into RUN/tb, or False where tensorboard cannot be imported."""
+        if self._board is None:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+
+                self._board = SummaryWriter(str(self.run / "tb"))
+            except ImportError:
+                self.progress.warn("tensorboard is not installed; losses go to progress.jsonl alone")
+                self._board = False
+        return self._board
+
+    def step(self, stage: str, losses: Mapping[str, torch.Tensor], batch: int, images_seen: int) -> None:
+        """Take in the losses of one step; about once a second they are averaged, shown and written."""
+        for name, value in losses.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
+        self._steps += 1
+        self._images += batch
+        now = time.monotonic()
+        if now - self._since < LINE_SECONDS:
+            return
+        self.rate = self._images / (now - self._since)
+        means = {name: round(float(total) / self._steps, 5) for name, total in self._sums.items()}
+        self.last = means
+        line = {"stage": stage, "images": images_seen, "images_per_second": round(self.rate, 1), "losses": means}
+        storage.append(self.run / "progress.jsonl", json.dumps(line) + "\n")
+        if board := self.board():
+            for name, mean in means.items():
+                board.add_scalar(f"loss/{name}", mean, images_seen)
+            board.add_scalar("speed/images_per_second", self.rate, images_seen)
+        text = ", ".join(f"{name} {mean:.3g}" for name, mean in means.items())
+        self.progress.advance(self._images, f"{self.rate:,.0f} images/s, {text}")
+        self._sums, self._steps, self._images, self._since = {}, 0, 0, now
+
+    def grid(self, family: Family, state: State, images_seen: int, device: str) -> Path:
+        """Draw a grid by class, write it as samples/IMAGES.png and to TensorBoard, and print the path of the first."""
+        path = storage.make_folder(self.run / "samples") / f"{images_seen:012d}.png"
+        begun = time.monotonic()
+        sheet = picture(draw(family, state, self.classes, self.shown, EACH_SHOWN, device))
+        storage.replace(path, sheet)
+        if not self._said_grid:
+            self.progress.say(f"samples by class: {path} (one row a class; new ones follow in the same folder)")
+            self._said_grid = True
+        self._since += time.monotonic() - begun
+        return path
+
+    def close(self) -> None:
+        """Close TensorBoard's writer."""
+        if self._board:
+            self._board.close()
