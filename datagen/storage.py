@@ -271,12 +271,12 @@ def lock(folder: str | Path) -> Iterator[None]:
 
     path = Path(folder) / ".lock"
     held = FileLock(path, timeout=0)
-    try:
-        with reporting(path):
-            _before("lock", path)
+    with reporting(path):
+        _before("lock", path)
+        try:
             held.acquire()
-    except Timeout as error:
-        raise OutputError("another datagen process works in this folder", where=folder, hint="wait for it, or give another --out") from error
+        except Timeout as error:
+            raise OutputError("another datagen process works in this folder", where=folder, hint="wait for it, or give another --out") from error
     try:
         yield
     finally:

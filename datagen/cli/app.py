@@ -18,8 +18,8 @@ import typer
 from typer.core import TyperGroup
 
 import datagen
+from datagen import machine, storage
 from datagen import recipe as recipes
-from datagen import storage
 from datagen.cli import describe, evaluate, export, fit, quickstart, synthesize
 from datagen.cli import recipes as recipes_verb
 from datagen.cli.options import SWITCHES, Asked, Outcome, Verb
@@ -126,6 +126,8 @@ def _perform(verb: Verb, given: dict[str, Any]) -> None:
     progress = Progress(given.get("out"), quiet=bool(switches["quiet"]))
     try:
         settings = recipes.gather(switches["recipe"], switches["set"], **flags)
+        if settings.device not in {"auto", "cpu"}:
+            machine.device(settings.device)
         asked = Asked(settings, progress, bool(switches["dry_run"]), bool(switches["json"]))
         outcome = verb.run(asked, **given)
         code = 0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,10 +24,7 @@ def write_digits(folder: Path, progress: Progress) -> int:
 
     The images are 8x8 grey; values 0 to 16 become 0 to 255. A folder that is whole already is left alone.
     """
-    import io
-
     import numpy as np
-    from PIL import Image
     from sklearn.datasets import load_digits
 
     from datagen import seeds
@@ -37,15 +35,17 @@ def write_digits(folder: Path, progress: Progress) -> int:
     for digit in range(10):
         members = np.flatnonzero(labels == digit)
         test[seeds.stream(TEST_KEY, digit).permutation(members)[: len(members) // 2]] = True
-    with progress.stage("writing the digits", len(labels)):
-        for index, (image, label) in enumerate(zip(images, labels, strict=True)):
-            place = storage.make_folder(folder / ("test" if test[index] else "train") / str(label))
-            file = io.BytesIO()
-            Image.fromarray(image).save(file, "PNG")
-            if not (place / f"{index:04d}.png").exists():
-                storage.create(place / f"{index:04d}.png", file.getvalue())
-            progress.advance()
+    progress.say(f"writing {len(labels):,} digits to {folder}")
+    storage.create_all(folder, ((f"{'test' if test[i] else 'train'}/{labels[i]}/{i:04d}.png", _png(images[i])) for i in range(len(labels))))
     return len(labels)
+
+
+def _png(image: Any) -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG")
+    return file.getvalue()
 
 
 def run(asked: Asked, out: Annotated[str, typer.Option("--out", metavar="DIR", help="folder of everything that is made")] = "quickstart") -> Outcome:
