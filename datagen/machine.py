@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from datagen.errors import ResourceError
+
+DRIVERS = ("nvidiactl", "nvhost-ctrl", "nvmap", "dxg", "kfd")
+"""devices of NVIDIA's driver, its Tegra and WSL forms, and of AMD's; without any of them torch need not be asked"""
+NONE, AUTO = "no {} device was found", "--device auto takes the CPU where there is no GPU"
 
 
 def processors() -> int:
@@ -28,11 +33,13 @@ def device(wanted: str) -> str:
     """
     if wanted == "cpu":
         return "cpu"
+    if wanted == "cuda" and sys.platform == "linux" and not any(os.path.exists(f"/dev/{name}") for name in DRIVERS):
+        raise ResourceError(NONE.format("cuda"), where="--device", hint=AUTO)
     import torch
 
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if wanted == "auto":
         return "cuda" if there["cuda"] else "cpu"
     if not there.get(wanted):
-        raise ResourceError(f"no {wanted} device was found", where="--device", hint="--device auto takes the CPU where there is no GPU")
+        raise ResourceError(NONE.format(wanted), where="--device", hint=AUTO)
     return wanted

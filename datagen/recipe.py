@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from datagen.errors import UsageError, nearest
 from datagen.records import Recipe, group_of
 
 ENVIRONMENT = "DATAGEN_"
+EXCLUSIVE = (("images", "budget"), ("test", "holdout"), ("quick", "repeats"), ("quick", "steps"))
+"""pairs of which one layer gives one only; the later layer's one replaces the earlier layer's other"""
 NOT_SETTINGS = {"DATAGEN_CACHE", "DATAGEN_DEBUG", "DATAGEN_QUIET", "DATAGEN_JSON"}
 
 
@@ -58,14 +61,42 @@ def merge(*layers: tuple[str, Mapping[str, Any]]) -> Recipe:
                 raise UsageError(f"unknown key {key!r}", where=origin, hint=nearest(key, keys()))
             if value is not None:
                 values[key], origins[key] = value, origin
+        _settle(origin, {k: v for k, v in layer.items() if v is not None and v is not False}, values, origins)
     try:
-        return Recipe(**values, origins=origins)
+        return _consistent(Recipe(**values, origins=origins))
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0])
         message = f"{key} = {values.get(key)!r} is not allowed ({first['msg'].lower()})"
         origin = origins.get(key, "")
         raise UsageError(message, where="--" + key.replace("_", "-") if origin == "flag" else origin, hint=f"{key} takes {allowed(key)}") from error
+
+
+def _settle(origin: str, layer: Mapping[str, Any], values: dict[str, Any], origins: dict[str, str]) -> None:
+    for pair in EXCLUSIVE:
+        given = [key for key in pair if key in layer]
+        if len(given) == 2:
+            first, second = (f"--{key} {layer[key]}" if origin == "flag" else f"{key} = {layer[key]}" for key in pair)
+            raise UsageError(f"{first} and {second} contradict each other", where=origin.removeprefix("flag"), hint="give one of them")
+        for other in set(pair) - set(given) if given else ():
+            values.pop(other, None)
+            origins.pop(other, None)
+
+
+def _consistent(recipe: Recipe) -> Recipe:
+    """Return the recipe, unless settings that are each allowed contradict each other."""
+    for key, fixed in {"precision": "fp32", "layout": "contiguous"}.items():
+        value = getattr(recipe, key)
+        if recipe.deterministic and value not in {"auto", fixed}:
+            raise UsageError(f"deterministic = true and {key} = {value} contradict each other", hint=f"give one of them; deterministic takes {fixed}")
+    if recipe.group is not None:
+        try:
+            re.compile(recipe.group)
+        except re.error as error:
+            raise UsageError(
+                f"group = {recipe.group!r} is no regular expression ({error})", hint="a column's name or a pattern such as (patient\\d+)_"
+            ) from error
+    return recipe
 
 
 def builtin_folder() -> Path:

@@ -60,6 +60,21 @@ def names(kind: str) -> dict[str, Row]:
     return rows
 
 
+def singular(kind: str) -> str:
+    """Return one of a kind: "families" is "family"; it is the flag's name too."""
+    return kind[:-3] + "y" if kind.endswith("ies") else kind[:-1]
+
+
+def check(kind: str, name: str) -> dict[str, Row]:
+    """Return the rows of a kind, importing no part; UsageError with the nearest name where `name` is not among them."""
+    if ".py:" in name:
+        return KINDS[kind]
+    rows = KINDS[kind] if name in KINDS[kind] else names(kind)
+    if name not in rows:
+        raise UsageError(f"unknown {singular(kind)} {name!r}", hint=nearest(name, rows))
+    return rows
+
+
 def load(kind: str, name: str) -> Any:
     """Return the class behind a name.
 
@@ -73,9 +88,7 @@ def load(kind: str, name: str) -> Any:
     """
     if ".py:" in name:
         return _from_file(kind, name)
-    rows = KINDS[kind] if name in KINDS[kind] else names(kind)
-    if name not in rows:
-        raise UsageError(f"unknown {kind} part {name!r}", hint=nearest(name, rows))
+    rows = check(kind, name)
     module, _, attribute = rows[name].target.partition(":")
     try:
         return getattr(importlib.import_module(module), attribute)
@@ -93,7 +106,7 @@ def _from_file(kind: str, name: str) -> Any:
     path, _, attribute = name.rpartition(":")
     file = Path(path)
     if not file.is_file():
-        raise UsageError("no such file", where=path, hint=f"--{kind.rstrip('s')} takes a name or FILE.py:Class")
+        raise UsageError("no such file", where=path, hint=f"--{singular(kind)} takes a name or FILE.py:Class")
     module_name = f"datagen_user_{file_hash(name)[:16]}"
     if module_name not in sys.modules:
         spec = importlib.util.spec_from_file_location(module_name, file)

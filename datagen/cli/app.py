@@ -18,13 +18,14 @@ import typer
 from typer.core import TyperGroup
 
 import datagen
-from datagen import machine, storage
+from datagen import machine, registry, storage
 from datagen import recipe as recipes
 from datagen.cli import describe, evaluate, export, fit, quickstart, synthesize
 from datagen.cli import recipes as recipes_verb
 from datagen.cli.options import SWITCHES, Asked, Outcome, Verb
 from datagen.errors import DatagenError, ResourceError, Stopped, UsageError, nearest
 from datagen.progress import Progress
+from datagen.records import Recipe
 
 VERBS: dict[str, Verb] = {
     "fit": fit.VERB,
@@ -126,8 +127,7 @@ def _perform(verb: Verb, given: dict[str, Any]) -> None:
     progress = Progress(given.get("out"), quiet=bool(switches["quiet"]))
     try:
         settings = recipes.gather(switches["recipe"], switches["set"], **flags)
-        if settings.device not in {"auto", "cpu"}:
-            machine.device(settings.device)
+        _check(verb, settings)
         asked = Asked(settings, progress, bool(switches["dry_run"]), bool(switches["json"]))
         outcome = verb.run(asked, **given)
         code = 0
@@ -141,6 +141,15 @@ def _perform(verb: Verb, given: dict[str, Any]) -> None:
     if outcome is not None:
         _show(outcome, asked)
     raise typer.Exit(code)
+
+
+def _check(verb: Verb, settings: Recipe) -> None:
+    """Refuse unknown parts and missing devices before anything heavy is imported."""
+    for key, kind in {"family": "families", "format": "formats"}.items():
+        if key in verb.settings():
+            registry.check(kind, getattr(settings, key))
+    if settings.device not in {"auto", "cpu"}:
+        machine.device(settings.device)
 
 
 def _known(error: BaseException, progress: Progress) -> DatagenError:
