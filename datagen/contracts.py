@@ -133,6 +133,15 @@ class Format(Protocol):
     suffix: str
     """of a shard's file, "" where a shard is many files in class folders"""
 
+    def name(self, id: int, count: int) -> str:
+        """Return the relative name of the file of shard `id` of `count`; where a shard is many files, of their list."""
+
+    def files(self, rows: Rows) -> Iterator[tuple[str, bytes]]:
+        """Yield relative name and bytes of each file that stands beside the shard's own; written before it."""
+
+    def listed(self, file: Path) -> Iterator[tuple[str, str]]:
+        """Yield relative name and SHA-256 of each file that stands beside the shard's own; ArtefactError as `read`."""
+
     def write(self, file: BinaryIO, rows: Rows) -> None:
         """Write the rows as one file; equal rows give equal bytes."""
 

@@ -37,16 +37,22 @@ def check(format_class: Any, folder: Path) -> None:
     made = format_class()
     for scored in (False, True):
         given = rows(23, scored=scored)
-        first, second = (written(made, given, folder / f"{scored}-{i}{made.suffix}") for i in range(2))
+        first, second = (written(made, given, folder / f"{scored}-{i}") for i in range(2))
         assert first.read_bytes() == second.read_bytes(), "equal rows, equal bytes"
         assert made.count(first) == 23
         compare(given, list(made.read(first)), scored)
-    single = written(made, rows(1, scored=True), folder / f"one{made.suffix}")
+        assert len(list(made.listed(first))) == len(list(made.files(given)))
+    single = written(made, rows(1, scored=True), folder / "one")
     assert made.count(single) == 1
-    damaged(made, first, folder)
+    damaged(made, first)
 
 
-def written(made: Any, given: Rows, path: Path) -> Path:
+def written(made: Any, given: Rows, root: Path) -> Path:
+    for name, content in made.files(given):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    path = root / made.name(0, 1)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "wb") as file:
         made.write(file, given)
     return path
@@ -68,9 +74,9 @@ def joined(parts: list[Rows], column: str) -> np.ndarray:
     return np.concatenate([getattr(part, column) for part in parts])
 
 
-def damaged(made: Any, path: Path, folder: Path) -> None:
+def damaged(made: Any, path: Path) -> None:
     """A file that was cut is refused; it never reads as fewer rows."""
-    raw, bad = path.read_bytes(), folder / f"bad{made.suffix}"
+    raw, bad = path.read_bytes(), path.with_name(f"bad{path.suffix}")
     for length in cuts(len(raw)):
         bad.write_bytes(raw[:length])
         with pytest.raises(ArtefactError):

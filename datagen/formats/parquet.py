@@ -1,0 +1,88 @@
+"""Parquet shards as Hugging Face datasets reads and writes them, with page checksums."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from datagen.contracts import Rows
+from datagen.errors import ArtefactError
+from datagen.formats import columns, names
+
+GROUP_BYTES = 100_000_000
+GROUP_ROWS = 100_000
+READ_ROWS = 1024
+
+
+@contextlib.contextmanager
+def damage(file: Path) -> Iterator[None]:
+    """Turn what Arrow says about a damaged file into an ArtefactError."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, MemoryError) as error:
+        raise ArtefactError("cannot be read as Parquet", where=file, hint="datagen describe --verify names what is damaged") from error
+
+
+def writer(file: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
+    """Return a writer with the settings of every Parquet file of ours: zstd level 1, page checksums, few dictionaries."""
+    return pq.ParquetWriter(file, schema, compression="zstd", compression_level=1, write_page_checksum=True, use_dictionary=["class", "source"])
+
+
+def groups(sizes: list[int]) -> Iterator[tuple[int, int]]:
+    """Yield (first, end) of row groups of at most 100 MB of images; one row at least each."""
+    first = total = 0
+    for row, size in enumerate(sizes):
+        if row > first and (total + size > GROUP_BYTES or row - first >= GROUP_ROWS):
+            yield first, row
+            first, total = row, 0
+        total += size
+    if first < len(sizes):
+        yield first, len(sizes)
+
+
+class Parquet:
+    """One Parquet file a shard, with an Image and a ClassLabel column for Hugging Face datasets."""
+
+    suffix = ".parquet"
+
+    def name(self, id: int, count: int) -> str:
+        """Return data/train-00000-of-00012.parquet."""
+        return f"data/train-{id:05d}-of-{count:05d}.parquet"
+
+    def files(self, rows: Rows) -> Iterator[tuple[str, bytes]]:
+        """Yield nothing; all is in one file."""
+        return iter(())
+
+    def listed(self, file: Path) -> Iterator[tuple[str, str]]:
+        """Yield nothing; all is in one file."""
+        return iter(())
+
+    def write(self, file: BinaryIO, rows: Rows) -> None:
+        """Write the rows as one file, row groups of at most 100 MB."""
+        schema = columns.schema(rows.classes, rows.suffix, [("image", columns.IMAGE)], image=True)
+        paths = [f"{names.key(label, index)}.{rows.suffix}" for label, index in zip(rows.labels.tolist(), rows.indices.tolist(), strict=True)]
+        plain = columns.arrays(rows)
+        with writer(file, schema) as out:
+            for first, end in groups([len(image) for image in rows.images]):
+                encoded = pa.array(rows.images[first:end], pa.binary())
+                image = pa.StructArray.from_arrays([encoded, pa.array(paths[first:end], pa.string())], fields=list(columns.IMAGE))
+                part = [image, *(column.slice(first, end - first) for column in plain)]
+                out.write_table(pa.Table.from_arrays(part, schema=schema), row_group_size=end - first)
+
+    def read(self, file: Path) -> Iterator[Rows]:
+        """Yield the rows in pieces of 1,024, page checksums verified; ArtefactError where the file is damaged."""
+        with damage(file), pq.ParquetFile(file, page_checksum_verification=True) as found:
+            classes, suffix = columns.own_metadata(found.schema_arrow, file)
+            for batch in found.iter_batches(READ_ROWS, use_threads=False):
+                images: list[Any] = batch.column("image").field("bytes").to_pylist()
+                yield columns.rows_of(batch, images, classes, suffix, file)
+
+    def count(self, file: Path) -> int:
+        """Return the number of rows from the footer."""
+        with damage(file):
+            return int(pq.read_metadata(file).num_rows)
