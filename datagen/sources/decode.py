@@ -46,6 +46,14 @@ class Decoded:
     notes: tuple[str, ...] = ()
 
 
+class UnknownFormat(InputError):
+    """A file that begins like none of the image formats that are read."""
+
+
+class Unreadable(InputError):
+    """A file that could not be read this time, whatever is in it."""
+
+
 class _Silence:
     """Keeps Pillow's warnings off stderr while any thread decodes; filters are global, so the first sets and the last restores."""
 
@@ -109,9 +117,9 @@ def read_file(path: str | os.PathLike[str], max_pixels: int) -> bytes:
                 raise InputError(f"is too large ({before.st_size:,} bytes)", hint="make it smaller, or raise --set max_pixels")
             data = head + file.readall()
             if len(data) != before.st_size or os.fstat(handle).st_mtime_ns != before.st_mtime_ns:
-                raise InputError("changed while it was read", hint="wait until nothing writes into the folder")
+                raise Unreadable("changed while it was read", hint="wait until nothing writes into the folder")
     except OSError as error:
-        raise InputError(f"cannot be read ({error.strerror or error})", hint="check its permissions and the disk") from error
+        raise Unreadable(f"cannot be read ({error.strerror or error})", hint="check its permissions and the disk") from error
     return data
 
 
@@ -119,7 +127,7 @@ def _check_head(head: bytes) -> None:
     if not head:
         raise InputError("is empty", hint=_DAMAGED)
     if not _MAGIC.match(head):
-        raise InputError("is no image of a known format", hint=_KNOWN)
+        raise UnknownFormat("is no image of a known format", hint=_KNOWN)
 
 
 def _decode(data: bytes, max_pixels: int) -> Decoded:
@@ -141,7 +149,7 @@ def _decode(data: bytes, max_pixels: int) -> Decoded:
     except Image.UnidentifiedImageError as error:
         raise InputError("is no image of a known format, or its header is damaged", hint=_KNOWN) from error
     except MemoryError as error:
-        raise InputError("does not fit into memory", hint="make it smaller") from error
+        raise Unreadable("does not fit into memory", hint="make it smaller") from error
     except Exception as error:  # Pillow's plug-ins raise whatever a damaged file makes them trip over
         raise InputError(f"is damaged ({str(error)[:80] or type(error).__name__})", hint=_DAMAGED) from error
 

@@ -1,0 +1,147 @@
+"""Every file below a folder, without opening any and without following links out of it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from datagen.errors import InputError
+from datagen.sources.listing import Problem, problem
+
+IMAGES = frozenset(("png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm"))
+_TEXTS = ("txt", "csv", "tsv", "json", "jsonl", "xml", "yaml", "yml", "md", "rst", "html", "htm", "ini", "log", "toml", "cfg")
+SIDECARS = frozenset((*_TEXTS, "py", "ipynb", "db", "md5", "sha256", "url", "lnk"))
+_DESKTOPS = ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", ".spotlight-v100", ".fseventsd")
+_JUNK = frozenset((*_DESKTOPS, ".ipynb_checkpoints", ".git", ".svn", ".hg", ".cache", ".thumbnails", ".datagen"))
+_JUNK_BEGINNINGS = ("._", ".trash", ".tmp-", ".nfs")
+
+
+@dataclass
+class Tree:
+    """Everything below a folder: files and folders relative to it in code-point order, problems, and how many names were ignored."""
+
+    root: str
+    files: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    ignored: int = 0
+    links: list[str] = field(default_factory=list)
+    seen: set[tuple[int, int]] = field(default_factory=set)
+
+
+def suffix_of(path: str) -> str:
+    """Return the ending of a file's name in lower case without its dot, "" where it has none."""
+    return os.path.splitext(path)[1][1:].lower()
+
+
+def looks_like_image(path: str) -> bool:
+    """Whether a file's ending is one of images; what a file is, its content decides."""
+    return suffix_of(path) in IMAGES
+
+
+def is_junk(name: str, *, folder: bool) -> bool:
+    """Whether a name is of those that desktops, editors and version control leave behind; every dot file is."""
+    low = name.casefold()
+    return low in _JUNK or low.startswith(_JUNK_BEGINNINGS) or (not folder and name.startswith("."))
+
+
+def walk(root: str) -> Tree:
+    """List everything below a folder; nothing is opened, and what is no regular file becomes a problem.
+
+    A link to something inside the folder is followed where it is not listed anyway (by device and inode); others are problems.
+
+    Raises:
+        InputError: the folder itself cannot be listed.
+    """
+    tree = Tree(os.path.realpath(root))
+    try:
+        os.scandir(tree.root).close()
+    except OSError as error:
+        raise InputError(f"cannot be listed ({error.strerror})", where=root, hint="check its permissions") from error
+    _descend(tree, "")
+    if tree.links:
+        _follow(tree)
+    tree.files.sort()
+    tree.folders.sort()
+    return tree
+
+
+def _descend(tree: Tree, start: str) -> None:
+    below = [start]
+    while below:
+        here = below.pop()
+        path = f"{tree.root}/{here}"
+        try:
+            status = os.stat(path)
+            entries = list(os.scandir(path))
+        except OSError as error:
+            tree.problems.append(problem(here, f"folder cannot be listed ({error.strerror})", "check its permissions"))
+            continue
+        if (status.st_dev, status.st_ino) in tree.seen:
+            tree.ignored += 1
+            continue
+        tree.seen.add((status.st_dev, status.st_ino))
+        if here:
+            tree.folders.append(here.rstrip("/"))
+        below.extend(_sort_in(tree, here, entries))
+
+
+def _sort_in(tree: Tree, here: str, entries: Sequence[os.DirEntry[str]]) -> Iterator[str]:
+    for entry in entries:
+        name = here + entry.name
+        is_folder = entry.is_dir(follow_symlinks=False)
+        if is_junk(entry.name, folder=is_folder):
+            tree.ignored += 1
+        elif is_folder:
+            yield name + "/"
+        elif entry.is_file(follow_symlinks=False):
+            tree.files.append(name)
+        elif entry.is_symlink():
+            tree.links.append(name)
+        else:
+            tree.problems.append(problem(name, "is no regular file (pipe, socket or device)", "remove it"))
+
+
+def _follow(tree: Tree) -> None:
+    """Follow links in code-point order, each device and inode once; links found in linked folders are followed after them."""
+    listed: set[tuple[int, int]] = set()
+    for name in tree.files:
+        _new(f"{tree.root}/{name}", listed)
+    while tree.links:
+        tree.links.sort(reverse=True)
+        name = tree.links.pop()
+        path = f"{tree.root}/{name}"
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            tree.problems.append(problem(name, f"is a link that cannot be followed ({error.strerror})", "remove it"))
+            continue
+        if not inside(os.path.realpath(path), tree.root):
+            tree.problems.append(problem(name, "is a link that leads out of the folder", "copy what it points to into the folder"))
+        elif stat.S_ISDIR(status.st_mode):
+            before = len(tree.files)
+            _descend(tree, name + "/")
+            tree.files[before:] = [n for n in tree.files[before:] if _new(f"{tree.root}/{n}", listed)]
+        elif not stat.S_ISREG(status.st_mode):
+            tree.problems.append(problem(name, "is a link to a pipe, socket or device", "remove it"))
+        elif _new(path, listed):
+            tree.files.append(name)
+        else:
+            tree.ignored += 1
+
+
+def _new(path: str, listed: set[tuple[int, int]]) -> bool:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return True
+    before = len(listed)
+    listed.add((status.st_dev, status.st_ino))
+    return len(listed) > before
+
+
+def inside(path: str, root: str) -> bool:
+    """Whether a resolved path lies in a resolved folder or is it."""
+    return path == root or path.startswith(root.rstrip(os.sep) + os.sep)
