@@ -6,9 +6,10 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,8 +28,9 @@ def parse_size(value: Any) -> Any:
 
 def parse_count(value: Any) -> Any:
     """Turn "20k", "2M" or "1.5M" into a whole number; anything else is returned for refusal."""
-    if isinstance(value, str) and (found := re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kKmMgG]?)\s*", value)):
-        return round(float(found[1]) * {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}[found[2].lower()])
+    if isinstance(value, str) and (found := re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,9})?)\s*([kKmMgG]?)\s*", value)):
+        count = Decimal(found[1]) * {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}[found[2].lower()]
+        return int(count) if count == int(count) else value
     return value
 
 
@@ -44,8 +46,8 @@ def parse_seconds(value: Any) -> Any:
 
 Side = Annotated[int, Field(ge=8, le=1024)]
 Size = Annotated[tuple[Side, Side], BeforeValidator(parse_size), PlainSerializer(lambda s: f"{s[0]}x{s[1]}")]
-Count = Annotated[int, BeforeValidator(parse_count), Field(ge=1, le=10**12)]
-Seconds = Annotated[float, BeforeValidator(parse_seconds), Field(ge=1, le=10**8, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=10**12), BeforeValidator(parse_count)]
+Seconds = Annotated[float, Field(ge=1, le=10**8, allow_inf_nan=False), BeforeValidator(parse_seconds)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -119,6 +121,12 @@ class Recipe(BaseModel):
     quick: bool = setting(JUDGE, "one repeat and a fifth of the steps; for a first look", False)
 
     origins: Mapping[str, str] = Field(default_factory=dict, exclude=True, repr=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _true_is_no_number(cls, values: Any) -> Any:
+        fields = cls.model_fields
+        return {k: str(v) if isinstance(v, bool) and k in fields and fields[k].annotation is not bool else v for k, v in values.items()}
 
     def settings(self, *groups: str) -> dict[str, Any]:
         """Return the settings of the groups (all without an argument) as plain JSON values."""

@@ -83,11 +83,7 @@ def run(arguments: list[str]) -> int:
     try:
         with _sigterm():
             code = typer.main.get_command(application()).main(arguments, prog_name="datagen", standalone_mode=False)
-            sys.stdout.flush()
         return int(code or 0)
-    except BrokenPipeError:
-        _silence(sys.stdout)
-        return 0
     except CommandLineError as error:
         return _fail(_usage(error), json_wanted="--json" in arguments)
     except DatagenError as error:
@@ -131,8 +127,6 @@ def _perform(verb: Verb, given: dict[str, Any]) -> None:
         asked = Asked(settings, progress, bool(switches["dry_run"]), bool(switches["json"]))
         outcome = verb.run(asked, **given)
         code = 0
-    except (BrokenPipeError, typer.Exit):
-        raise
     except BaseException as error:
         code = _fail(_known(error, progress), json_wanted=bool(switches["json"]), debug=bool(switches["debug"]))
         outcome = None
@@ -188,7 +182,10 @@ def _fail(error: DatagenError, *, json_wanted: bool = False, debug: bool = False
 
 
 def _show(outcome: Outcome, asked: Asked) -> None:
-    print(json.dumps(outcome.value, indent=1) if asked.json else outcome.text, flush=True)
+    try:
+        print(json.dumps(outcome.value, indent=1) if asked.json else outcome.text, flush=True)
+    except BrokenPipeError:
+        _silence(sys.stdout)
     if outcome.next:
         asked.progress.say(f"next: {outcome.next}")
 
