@@ -17,7 +17,7 @@ from typing import Any
 from datagen.errors import ArtefactError, DatagenError, OutputError
 
 TEMPORARY = ".tmp-"
-SEAL = "sha256"
+SEAL = "seal"
 SYNCS = 16
 hook: Callable[[str, str], None] | None = None
 _FULL = {errno.ENOSPC, errno.EDQUOT}

@@ -1,0 +1,70 @@
+"""The dataset card (README.md) that tells Hugging Face datasets and people what a set of shards holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from datagen.formats.columns import features
+from datagen.formats.names import class_folders, loader_names
+from datagen.records import ShardNote
+
+PATTERNS = {"parquet": "data/train-*.parquet", "webdataset": "data/train-*.tar", "folder": "data/train/**"}
+SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
+
+
+def dataset_card(plan: Mapping[str, Any], notes: Sequence[ShardNote]) -> bytes:
+    """Return README.md: a YAML head with the data files by pattern and the names of the classes, then a page for people."""
+    images = sum(sum(note.rows.values()) for note in notes)
+    classes, kind = list(plan["classes"]), str(plan["format"])
+    size = next((name for limit, name in SIZES if images < limit), "n>10M")
+    names = class_folders(classes) if kind == "folder" else loader_names(classes)
+    names = loader_names(names)
+    lines = ["---", "task_categories:", "- image-classification", "size_categories:", f"- {size}", "tags:", "- synthetic"]
+    lines += ["configs:", "- config_name: default", "  data_files:", "  - split: train", f"    path: {text(PATTERNS.get(kind, 'data/**'))}"]
+    lines += ["dataset_info:", "  features:", *_features(kind, names, str(plan["suffix"])), "---", ""]
+    lines += ["# Synthetic images", "", *_page(plan, images), ""]
+    return "\n".join(lines).encode("utf-8")
+
+
+def _features(kind: str, names: Sequence[str], suffix: str) -> list[str]:
+    label = ["    dtype:", "      class_label:", "        names:", *(f"          '{i}': {text(name)}" for i, name in enumerate(names))]
+    image = "image" if kind != "webdataset" else suffix
+    lines = [f"  - name: {image}", "    dtype: image", f"  - name: {'cls' if kind == 'webdataset' else 'label'}", *label]
+    if kind == "folder":
+        return lines
+    plain = [(name, feature) for name, feature in features(names).items() if name != "label"]
+    if kind == "webdataset":
+        return [*lines, "  - name: json", "    struct:", *_plain(plain, "    "), *_plain([(n, {"dtype": "string"}) for n in ("__key__", "__url__")], "  ")]
+    return [*lines, *_plain(plain, "  ")]
+
+
+def _plain(columns: Sequence[tuple[str, Any]], indent: str) -> list[str]:
+    lines = []
+    for name, feature in columns:
+        inner = feature.get("feature")
+        lines += [f"{indent}- name: {name}", f"{indent}  sequence: {inner['dtype']}" if inner else f"{indent}  dtype: {feature['dtype']}"]
+    return lines
+
+
+def _page(plan: Mapping[str, Any], images: int) -> list[str]:
+    channels, height, width = plan["shape"]
+    what = "drawn by a rule" if plan["source"] == "rule" else "computed by a generator that was fitted to real images"
+    return [
+        f"{images:,} labelled images of {len(plan['classes']):,} classes, {height} x {width} pixels, {'grey' if channels == 1 else 'RGB'},",
+        f"{what}. None of them is a photograph. Made by datagen; production `{plan['production'][:16]}`, seed {plan['seed']}.",
+        "",
+        "`manifest.json` lists every shard with its SHA-256; `classes.json` has the class of each label.",
+    ]
+
+
+def text(value: str) -> str:
+    """Return a string as a YAML double-quoted scalar, everything that is not printable escaped."""
+    out = []
+    for char in value:
+        code = ord(char)
+        if char.isprintable() and code < 0xD800:
+            out.append("\\" + char if char in '"\\' else char)
+        else:
+            out.append(f"\\U{code:08x}" if code > 0xFFFF else f"\\u{code:04x}")
+    return '"' + "".join(out) + '"'

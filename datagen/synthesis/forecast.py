@@ -1,0 +1,78 @@
+"""Says before the work whether the disk has room, from a few images made and written in memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from datagen import storage
+from datagen.contracts import Format, Rows
+from datagen.errors import OutputError
+from datagen.formats import encode
+from datagen.records import ShardTask
+from datagen.synthesis.worker import ShardMaker
+
+PROBED_TILES = 4
+PROBED_IMAGES = 16
+DISK_BLOCK = 4096
+MARGIN = 1.1
+
+
+def require(out: Path, format: Format, maker: ShardMaker, tasks: Sequence[ShardTask]) -> None:
+    """Raise OutputError, with need and free, where the disk has too few bytes or inodes left for the tasks."""
+    need, files = forecast(format, maker, tasks)
+    free, inodes = storage.free_bytes(out)
+    if need > free:
+        raise OutputError(f"needs {size(need)}, {size(free)} are free", where=out, hint="free some space, give another --out, or fewer images")
+    if files > inodes:
+        raise OutputError(f"needs {files:,} files, the disk has room for {inodes:,}", where=out, hint="--format parquet takes one file a shard")
+
+
+def forecast(format: Format, maker: ShardMaker, tasks: Sequence[ShardTask]) -> tuple[int, int]:
+    """Return bytes on disk, a tenth more than expected, and files that the tasks will take."""
+    images = sum(wanted for task in tasks for _, _, wanted in task.tiles)
+    rows = probe(maker, tasks)
+    probed = len(rows.images)
+    each = (footprint(format, rows)[0] - (empty := footprint(format, _first(rows, 0))[0])) / probed
+    files = footprint(format, rows)[1] / probed
+    return int((images * each + len(tasks) * (empty + 2 * DISK_BLOCK)) * MARGIN), int(images * files) + 2 * len(tasks) + 8
+
+
+def probe(maker: ShardMaker, tasks: Sequence[ShardTask]) -> Rows:
+    """Return rows of a few images from tiles spread over the tasks."""
+    tiles = [tile for task in tasks[:: max(1, len(tasks) // PROBED_TILES)][:PROBED_TILES] for tile in task.tiles]
+    tiles = tiles[:: max(1, len(tiles) // PROBED_TILES)][:PROBED_TILES]
+    images, labels = [], []
+    for label, first, wanted in tiles:
+        found = maker.encoded(label, first, min(wanted, PROBED_IMAGES))
+        images += found
+        labels += [label] * len(found)
+    numbers = np.arange(len(images), dtype=np.int64)
+    return Rows(images, np.array(labels, np.int64), maker.plan.classes, numbers, numbers, numbers, suffix=encode.SUFFIXES[maker.encoder])
+
+
+def footprint(format: Format, rows: Rows) -> tuple[int, int]:
+    """Return bytes on disk and the number of files that stand beside the shard's own."""
+    file = io.BytesIO()
+    format.write(file, rows)
+    beside = [-(-len(content) // DISK_BLOCK) * DISK_BLOCK for _, content in format.files(rows)]
+    return len(file.getvalue()) + sum(beside), len(beside)
+
+
+def _first(rows: Rows, count: int) -> Rows:
+    columns = {name: getattr(rows, name)[:count] for name in ("images", "labels", "seeds", "indices", "attempts")}
+    return dataclasses.replace(rows, **columns)
+
+
+def size(count: int) -> str:
+    """Return bytes in words, such as 1.5 GB."""
+    value, unit = float(count), "bytes"
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if value < 1000 or unit == "TB":
+            break
+        value /= 1000
+    return f"{value:,.0f} {unit}" if unit == "bytes" else f"{value:,.1f} {unit}"

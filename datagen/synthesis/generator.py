@@ -1,0 +1,212 @@
+"""Reads RUN/generator, checks every byte, and computes images from labels and noise."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import datagen
+from datagen import recipe as recipes
+from datagen import registry, storage
+from datagen.contracts import Family, Spec, State
+from datagen.errors import ArtefactError, ResourceError, UsageError
+from datagen.records import SCHEMA, GeneratorCard, Recipe
+
+CARD = "card.json"
+WEIGHTS = "weights.safetensors"
+CARD_LIMIT = 1 << 26
+BUILD_SEED = 1
+
+
+def find(run: str | Path) -> Path:
+    """Return the folder that holds card.json: RUN/generator, or the folder itself.
+
+    Raises:
+        ArtefactError: there is none.
+    """
+    for folder in (Path(run) / "generator", Path(run)):
+        if (folder / CARD).is_file():
+            return folder
+    begun = (Path(run) / "recipe.json").exists() or (Path(run) / "status.json").exists()
+    what = "has no generator yet; its fit has not ended" if begun else "is no fitted run: it has no generator/card.json"
+    raise ArtefactError(what, where=run, hint="give the fit command again" if begun else "give the folder that datagen fit wrote, or rule:NAME")
+
+
+def read_card(folder: Path) -> tuple[GeneratorCard, str]:
+    """Return the card and its SHA-256.
+
+    Raises:
+        ArtefactError: the card is missing, damaged, or of a newer schema.
+    """
+    path = folder / CARD
+    value = storage.read_json(path, limit=CARD_LIMIT)
+    if not isinstance(value, dict):
+        raise ArtefactError("is no card", where=path)
+    schema = value.get("schema")
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise ArtefactError(f"needs datagen >= {value.get('version', '?')}, this is {datagen.__version__}", where=path, hint="update datagen")
+    if storage.SEAL in value:
+        value = storage.read_sealed(path, limit=CARD_LIMIT)
+    try:
+        card = GeneratorCard(**value)
+        card = dataclasses.replace(card, classes=tuple(card.classes), shape=tuple(map(int, card.shape)), counts=tuple(map(int, card.counts)))  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise ArtefactError("is no card of a generator", where=path) from error
+    if len(set(card.classes)) != len(card.classes) or len(card.classes) != len(card.counts) or len(card.shape) != 3 or WEIGHTS not in card.hashes:
+        raise ArtefactError("is incomplete or contradicts itself", where=path)
+    return card, storage.hash_file(path)
+
+
+def read_weights(folder: Path, card: GeneratorCard) -> dict[str, Any]:
+    """Return the tensors by "MODULE.PARAM" after the SHA-256 of every file beside the card was checked.
+
+    Raises:
+        ArtefactError: a file is missing or differs, or the weights are not safetensors or not finite.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    raw = b""
+    for name, sha256 in card.hashes.items():
+        if Path(name).name != name:
+            raise ArtefactError(f"names a file elsewhere ({name!r})", where=folder / CARD)
+        try:
+            content = (folder / name).read_bytes()
+        except OSError as error:
+            raise ArtefactError(error.strerror or "cannot be read", where=folder / name, hint="copy the whole generator folder") from error
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise ArtefactError("is damaged: its SHA-256 differs from the card's", where=folder / name, hint="copy it again, or fit anew")
+        raw = content if name == WEIGHTS else raw
+    try:
+        weights: dict[str, Any] = load(raw)
+    except (SafetensorError, ValueError) as error:
+        raise ArtefactError("is not safetensors", where=folder / WEIGHTS) from error
+    if any(tensor.is_floating_point() and not torch.isfinite(tensor).all() for tensor in weights.values()):
+        raise ArtefactError("holds weights that are no finite numbers", where=folder / WEIGHTS)
+    return weights
+
+
+def family_of(folder: Path, card: GeneratorCard) -> Family:
+    """Return the family that the card names; one from the user's own file is looked for beside the run and must have the same hash."""
+    if not card.family_hash:
+        try:
+            found: Family = registry.load("families", card.family)()
+        except UsageError as error:
+            raise ArtefactError(f"was made by the family {card.family!r}, which is not here", where=folder / CARD, hint=error.hint) from error
+        return found
+    file, _, name = card.family.rpartition(":")
+    there = [path for path in _candidates(folder, file) if path.is_file()]
+    for path in there:
+        if registry.file_hash(f"{path}:{name}") == card.family_hash:
+            part: Family = registry.load("families", f"{path}:{name}")()
+            return part
+    if there:
+        raise ArtefactError("is not the file that the generator was fitted with", where=there[0], hint="take the version of that day, or fit anew")
+    raise ArtefactError(f"needs the file {Path(file).name} with its family", where=folder / CARD, hint="put it into this folder or the current one")
+
+
+def _candidates(folder: Path, file: str) -> Iterator[Path]:
+    record = folder.parent / "recipe.json"
+    try:
+        value = json.loads(record.read_bytes()) if record.is_file() else {}
+        settings = value.get("settings", value)
+        yield Path(str(settings["family"]).rpartition(":")[0])
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        pass
+    yield from (Path(file), folder / Path(file).name, folder.parent / Path(file).name, Path(Path(file).name))
+
+
+class Generator:
+    """A fitted generator, ready to compute images on one device with one thread.
+
+    Args:
+        folder: holds the card and the weights.
+        device: cpu, cuda or mps.
+
+    Raises:
+        ArtefactError: anything is damaged, too new, or does not fit the family.
+    """
+
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        self.folder, self.device = folder, device
+        self.card, self.hash = read_card(folder)
+        self.family = family_of(folder, self.card)
+        spec = Spec(len(self.card.classes), self.card.shape, self.card.counts, _recipe(folder, self.card.settings))
+        self.state = self._restored(spec, read_weights(folder, self.card))
+        if self.family.noise(spec) != self.card.noise:
+            raise ArtefactError("says another size of noise than its family", where=folder / CARD)
+
+    def _restored(self, spec: Spec, weights: dict[str, Any]) -> State:
+        import torch
+
+        state = State(spec)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(BUILD_SEED)
+            for stage in self.family.stages(spec):
+                stage.build(state)
+        kept = {name: state.modules[name] for name in self.family.kept}
+        wanted = {f"{name}.{key}" for name, module in kept.items() for key in module.state_dict()}
+        if wanted != set(weights):
+            odd = sorted(wanted ^ set(weights))[0]
+            raise ArtefactError(f"holds other tensors than the family {self.card.family!r} ({odd})", where=self.folder / WEIGHTS)
+        for name, module in kept.items():
+            own = {key: weights[f"{name}.{key}"] for key in module.state_dict()}
+            try:
+                module.load_state_dict(own, strict=True)
+            except RuntimeError as error:
+                what = str(error).splitlines()[-1].strip()
+                raise ArtefactError(f"does not fit the net {name!r}: {what}", where=self.folder / WEIGHTS) from error
+            module.to(self.device).eval().requires_grad_(False)
+        return State(spec, kept)
+
+    def images(self, labels: np.ndarray, noise: np.ndarray, spread: float = 1.0, guidance: float = 0.0) -> np.ndarray:
+        """Return uint8 [N, H, W, C] for labels int64 [N] and noise float32 [N, noise].
+
+        Args:
+            labels: index into `card.classes`.
+            noise: standard normal numbers.
+            spread: scale of the noise, 1 is as trained.
+            guidance: class guidance, 0 is none.
+
+        Raises:
+            ArtefactError: the family gave another shape, or pixels that are no finite numbers.
+            ResourceError: the device is out of memory.
+        """
+        import torch
+
+        try:
+            with torch.inference_mode():
+                arguments = (torch.from_numpy(labels).to(self.device), torch.from_numpy(noise).to(self.device))
+                found = self.family.sample(self.state, *arguments, spread, guidance).float()
+                if found.shape != (len(labels), *self.card.shape) or not bool(torch.isfinite(found).all()):
+                    raise ArtefactError(f"gave images that are no numbers or not of shape {self.card.shape}", where=self.folder)
+                pixels = ((found.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+                return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        except torch.OutOfMemoryError as error:
+            raise ResourceError("out of memory", where=self.device, hint="end other programs that use it, or take fewer --workers") from error
+
+
+def _recipe(folder: Path, settings: Mapping[str, Any]) -> Recipe:
+    try:
+        return recipes.merge((CARD, settings))
+    except UsageError as error:
+        raise ArtefactError(f"holds settings that cannot be read ({error.what})", where=folder / CARD) from error
+
+
+def open_generator(run: str | Path, device: str = "cpu") -> Generator:
+    """Open RUN/generator or a generator folder; raises as `find` and `Generator`."""
+    return Generator(find(run), device)
+
+
+def chosen(card: GeneratorCard, name: str, default: float) -> float:
+    """Return what `fit` chose for a setting, a number or a mapping with "value" and its reason; the default where it chose none."""
+    value = card.chosen.get(name)
+    value = value.get("value") if isinstance(value, Mapping) else value
+    return float(value) if isinstance(value, int | float) else default

@@ -1,0 +1,140 @@
+"""Where pixels come from: a fitted generator or a rule, one tile at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+import datagen
+from datagen import machine, registry, seeds
+from datagen.errors import UsageError
+from datagen.records import Recipe
+from datagen.synthesis import generator
+from datagen.synthesis.plan import TILE
+
+RULE = "rule:"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What makes the images, known before anything is computed.
+
+    Attributes:
+        run: RUN, a generator's folder, or rule:NAME.
+        classes: names in code-point order.
+        shape: channels, height, width in pixels.
+        device: cpu, cuda or mps.
+        spread, guidance: of a generator; 1 and 0 for a rule.
+        ingredients: what decides pixels besides seed, class name and index.
+        source: "synthetic", or "rule".
+    """
+
+    run: str
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    device: str
+    spread: float
+    guidance: float
+    ingredients: Mapping[str, Any]
+    source: str
+
+
+class Painter(Protocol):
+    """Paints tiles."""
+
+    def tile(self, name: str, first: int, wanted: int) -> np.ndarray:
+        """Return uint8 [wanted, H, W, C]: the images of class `name` from index `first`."""
+
+
+def look(run: str, recipe: Recipe) -> Origin:
+    """Return what will make the images, without loading weights.
+
+    Raises:
+        UsageError: the rule is unknown, or a setting makes no sense for a rule.
+        ArtefactError: there is no generator, or its card is damaged or too new.
+        ResourceError: the device is not there.
+    """
+    if run.startswith(RULE):
+        return _look_at_rule(run, recipe)
+    card, digest = generator.read_card(generator.find(run))
+    device = machine.device(recipe.device)
+    spread = generator.chosen(card, "spread", 1.0) if recipe.spread is None else recipe.spread
+    guidance = generator.chosen(card, "guidance", 0.0) if recipe.guidance is None else recipe.guidance
+    ingredients = {"generator": digest, "spread": spread, "guidance": guidance, "device": device, "precision": "fp32"}
+    return Origin(run, tuple(sorted(card.classes)), card.shape, device, spread, guidance, ingredients, "synthetic")
+
+
+def _look_at_rule(run: str, recipe: Recipe) -> Origin:
+    name = run.removeprefix(RULE)
+    rule = registry.load("rules", name)()
+    for key in ("spread", "guidance"):
+        if getattr(recipe, key) is not None:
+            raise UsageError(f"a rule has no {key}", where=f"--{key}", hint=f"leave out --{key}, or give a fitted RUN")
+    if recipe.device not in {"auto", "cpu"}:
+        raise UsageError("a rule draws on the processor", where=f"--device {recipe.device}", hint="leave out --device, or give a fitted RUN")
+    ingredients = {"rule": name.rpartition("/")[2], "version": registry.file_hash(name) or datagen.__version__, "device": "cpu"}
+    return Origin(run, tuple(sorted(rule.classes)), tuple(rule.shape), "cpu", 1.0, 0.0, ingredients, "rule")
+
+
+def production(origin: Origin, encoder: str) -> tuple[str, dict[str, Any]]:
+    """Return the production id (SHA-256 as hex) and the ingredients that it stands for, the encoder's settings among them."""
+    ingredients = {**origin.ingredients, "shape": list(origin.shape), "encoder": encoder, "tile": TILE}
+    return seeds.digest("production", json.dumps(ingredients, sort_keys=True)).hex(), ingredients
+
+
+def open_painter(origin: Origin, seed: int) -> Painter:
+    """Return the painter of an origin; raises as `open_generator`."""
+    if origin.run.startswith(RULE):
+        return RulePainter(origin, seed)
+    return GeneratorPainter(origin, seed)
+
+
+class RulePainter:
+    """Draws each image by a rule, from a seed of its own."""
+
+    def __init__(self, origin: Origin, seed: int) -> None:
+        self.rule, self.seed = registry.load("rules", origin.run.removeprefix(RULE))(), seed
+        self.labels = {name: label for label, name in enumerate(self.rule.classes)}
+
+    def tile(self, name: str, first: int, wanted: int) -> np.ndarray:
+        """Return uint8 [wanted, H, W, C]: the images of class `name` from index `first`."""
+        drawn = [self.rule.draw(seeds.integer("image", self.seed, name, first + i, 0), self.labels[name]).image for i in range(wanted)]
+        return np.stack(drawn)
+
+
+class GeneratorPainter:
+    """Computes whole tiles of 64 images with one thread, so that floating point agrees whatever is asked for."""
+
+    def __init__(self, origin: Origin, seed: int) -> None:
+        self.generator = generator.open_generator(origin.run, origin.device)
+        self.origin, self.seed = origin, seed
+        self.labels = {name: label for label, name in enumerate(self.generator.card.classes)}
+
+    def tile(self, name: str, first: int, wanted: int) -> np.ndarray:
+        """Return uint8 [wanted, H, W, C]: the images of class `name` from index `first`, a multiple of 64."""
+        size = self.generator.card.noise
+        noise = np.stack([seeds.image_noise(self.seed, name, first + i, 0, size) for i in range(TILE)])
+        labels = np.full(TILE, self.labels[name], np.int64)
+        with one_thread():
+            return self.generator.images(labels, noise, self.origin.spread, self.origin.guidance)[:wanted]
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute with one thread and with kernels that give equal numbers every time."""
+    import torch
+
+    cudnn = torch.backends.cudnn
+    before = torch.get_num_threads(), cudnn.benchmark, cudnn.deterministic
+    torch.set_num_threads(1)
+    cudnn.benchmark, cudnn.deterministic = False, True
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        cudnn.benchmark, cudnn.deterministic = before[1:]

@@ -1,0 +1,78 @@
+"""Makes one shard: tile by tile to pixels, image files, rows, and commits it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datagen import registry
+from datagen.contracts import Format, Rows
+from datagen.formats import encode
+from datagen.records import ShardNote, ShardTask
+from datagen.synthesis.commit import commit
+from datagen.synthesis.heartbeat import beat
+from datagen.synthesis.painter import Origin, Painter, open_painter
+from datagen.synthesis.plan import Plan
+
+
+@dataclass
+class ShardMaker:
+    """Makes shards of one production; travels to worker processes, where the painter is opened at the first shard.
+
+    Attributes:
+        out: the set's folder.
+        origin: what makes the images.
+        plan: which images there are.
+        format: the format's name.
+        encoder: png or jpeg.
+    """
+
+    out: str
+    origin: Origin
+    plan: Plan
+    format: str
+    encoder: str
+    _painter: Painter | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_painter": None}
+
+    def __call__(self, task: ShardTask) -> ShardNote:
+        """Make and commit one shard; returns its note."""
+        return commit(Path(self.out), self.writer(), task, self.rows(task))
+
+    def writer(self) -> Format:
+        """Return the format's writer."""
+        part: Format = registry.load("formats", self.format)()
+        return part
+
+    def encoded(self, label: int, first: int, wanted: int) -> list[bytes]:
+        """Return the image files of one tile."""
+        if self._painter is None:
+            self._painter = open_painter(self.origin, self.plan.seed)
+        return encode.encode(self._painter.tile(self.plan.classes[label], first, wanted), self.encoder)
+
+    def rows(self, task: ShardTask) -> Rows:
+        """Return the rows of a shard in the order they are stored; beats after each tile."""
+        images: list[bytes] = []
+        for label, first, wanted in task.tiles:
+            images += self.encoded(label, first, wanted)
+            beat(wanted)
+        tiles = np.array(task.tiles, np.int64).reshape(-1, 3)
+        labels = np.repeat(tiles[:, 0], tiles[:, 2])
+        indices = np.concatenate([np.arange(first, first + wanted) for _, first, wanted in task.tiles])
+        order = self.plan.order(task.id, len(images))
+        zeros = np.zeros(len(images), np.int64)
+        return Rows(
+            [images[i] for i in order],
+            labels[order],
+            self.plan.classes,
+            zeros + self.plan.seed,
+            indices[order],
+            zeros,
+            suffix=encode.SUFFIXES[self.encoder],
+            source=self.origin.source,
+        )
