@@ -1,0 +1,181 @@
+"""Where each labelled image of a set of shards or a folder lies: a file, an offset and a length, found once and kept in arrays."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import platformdirs
+
+from datagen import seeds, storage
+from datagen.errors import ArtefactError, InputError
+from datagen.formats.folder import Folder
+from datagen.formats.names import class_folders
+from datagen.reading.manifest import ShardSet, is_set, open_set
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
+IMAGES, INDEX = "images.bin", "index.bin"
+
+
+@dataclass(frozen=True)
+class Located:
+    """Labelled images by place; arrays alone, so that worker processes share or copy it cheaply.
+
+    Attributes:
+        root: folder that `files` are relative to.
+        classes: names in code-point order.
+        labels: int64 [N], index into `classes`.
+        files: bytes [F], names of files.
+        places: int64 [N, 3]: index into `files`, offset and length in bytes (-1: the whole file).
+        hashes: uint8 [N, 32] SHA-256 of each image, or None where it was checked before or is not known.
+    """
+
+    root: str
+    classes: tuple[str, ...]
+    labels: np.ndarray
+    files: np.ndarray
+    places: np.ndarray
+    hashes: np.ndarray | None = None
+
+    def name(self, row: int) -> str:
+        """Return the path of the file that holds an image."""
+        return os.path.join(self.root, os.fsdecode(self.files[self.places[row, 0]]))
+
+    def content(self, row: int) -> bytes:
+        """Return the bytes of one image file; ArtefactError where they are not as they were written."""
+        _, offset, length = self.places[row].tolist()
+        path = self.name(row)
+        try:
+            with open(path, "rb") as file:
+                file.seek(offset)
+                content = file.read(length)
+        except OSError as error:
+            raise ArtefactError(error.strerror or "cannot be read", where=path) from error
+        if length not in (-1, len(content)):
+            raise ArtefactError("is cut", where=path)
+        if self.hashes is not None and hashlib.sha256(content).digest() != self.hashes[row].tobytes():
+            raise ArtefactError("is damaged: its SHA-256 differs", where=path, hint="datagen describe --verify names what is damaged")
+        return content
+
+
+def locate(path: str | Path, *, allow_partial: bool = False) -> Located:
+    """Find the images of a set of shards in any format, or of a folder with a folder a class.
+
+    Args:
+        path: the set or the folder; a train/ or data/train/ inside is taken.
+        allow_partial: take what is committed of an unfinished set.
+
+    Raises:
+        ArtefactError: the set is damaged or not finished.
+        InputError: there is no such folder, or no folder with images in it.
+    """
+    if not Path(path).is_dir():
+        raise InputError("is no folder", where=path, hint="give a folder of shards, or one with a folder a class")
+    if not is_set(path):
+        return _class_folders(Path(path))
+    found = open_set(path, allow_partial=allow_partial)
+    return _listed(found) if isinstance(found.format, Folder) else _packed(found)
+
+
+def _class_folders(path: Path) -> Located:
+    root = next((path / inner for inner in ("train", "data/train") if (path / inner).is_dir()), path)
+    classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith((".", "__")))
+    names, labels = [], []
+    for label, name in enumerate(classes):
+        found = list(_images(root, root / name))
+        names += found
+        labels += [label] * len(found)
+    if not names:
+        raise InputError("has no folders with images", where=path, hint="one folder a class, or a folder that synthesize wrote")
+    return _whole_files(root, tuple(classes), names, np.array(labels, np.int64), None)
+
+
+def _images(root: Path, folder: Path) -> Iterator[str]:
+    for inner, below, names in os.walk(folder):
+        below[:] = sorted(name for name in below if not name.startswith("."))
+        for name in sorted(names):
+            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):
+                yield os.path.relpath(os.path.join(inner, name), root)
+
+
+def _whole_files(root: Path, classes: tuple[str, ...], names: list[str], labels: np.ndarray, hashes: np.ndarray | None) -> Located:
+    places = np.full((len(names), 3), -1, np.int64)
+    places[:, 0], places[:, 1] = np.arange(len(names)), 0
+    return Located(str(root), classes, labels, np.array([os.fsencode(name) for name in names], dtype=np.bytes_), places, hashes)
+
+
+def _listed(found: ShardSet) -> Located:
+    folders = {name: label for label, name in enumerate(class_folders(found.classes))}
+    names: list[str] = []
+    hashes: list[str] = []
+    for note in found.notes:
+        if storage.hash_file(found.root / note.file) != note.sha256:
+            raise ArtefactError("is damaged: its SHA-256 differs from the manifest's", where=found.root / note.file)
+        for name, sha256 in found.format.listed(found.root / note.file):
+            names.append(name)
+            hashes.append(sha256)
+    labels = np.array([folders[name.split("/")[-2]] for name in names], np.int64)
+    raw = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(-1, 32)
+    return _whole_files(found.root, found.classes, names, labels, raw)
+
+
+def _packed(found: ShardSet) -> Located:
+    """Unpack the images of one-file shards, once, into one file below the cache folder that every process reads in place."""
+    key = seeds.digest("pack", *(note.sha256 for note in found.notes)).hex()[:32]
+    folder = cache_folder() / "shards" / key
+    index = _index(folder, found.images)
+    if index is None:
+        _pack(found, folder)
+        index = _index(folder, found.images)
+    if index is None:
+        raise ArtefactError("holds other numbers of images than its notes say", where=found.root)
+    lengths = np.diff(index[:, 1])
+    places = np.stack([np.zeros(len(lengths), np.int64), index[:-1, 1], lengths], axis=1)
+    return Located(str(folder), found.classes, index[:-1, 0].copy(), np.array([IMAGES.encode()]), places)
+
+
+def _index(folder: Path, images: int) -> np.ndarray | None:
+    """Return int64 [N + 1, 2] of labels and offsets, or None where the pack is not there or not whole."""
+    try:
+        raw = (folder / INDEX).read_bytes()
+        index = np.frombuffer(raw, np.int64).reshape(-1, 2)
+        whole = len(index) == images + 1 and os.path.getsize(folder / IMAGES) == index[-1, 1]
+    except (OSError, ValueError):
+        return None
+    return index if whole else None
+
+
+def _pack(found: ShardSet, folder: Path) -> None:
+    rows: list[np.ndarray] = []
+    position = 0
+
+    def write(file: Any) -> None:
+        nonlocal position
+        for note in found.notes:
+            path = found.root / note.file
+            if not path.is_file() or storage.hash_file(path) != note.sha256:
+                raise ArtefactError("is missing or damaged: its SHA-256 differs", where=path, hint="give its synthesize command again")
+            for part in found.format.read(path):
+                offsets = position + np.cumsum([0, *map(len, part.images)])
+                rows.append(np.stack([part.labels, offsets[:-1]], axis=1))
+                file.write(b"".join(part.images))
+                position = int(offsets[-1])
+
+    storage.make_folder(folder)
+    storage.create(folder / IMAGES, write, again=True)
+    rows.append(np.array([[-1, position]], np.int64))
+    labels = np.concatenate(rows)
+    if labels[:-1, 0].max(initial=0) >= len(found.classes):
+        raise ArtefactError("has labels that are no class", where=found.root)
+    storage.create(folder / INDEX, labels.astype(np.int64).tobytes(), again=True)
+
+
+def cache_folder() -> Path:
+    """Return the folder of what can be made anew: $DATAGEN_CACHE, else the user's cache folder."""
+    given = os.environ.get("DATAGEN_CACHE")
+    return Path(given) if given else Path(platformdirs.user_cache_dir("datagen"))

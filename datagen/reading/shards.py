@@ -1,0 +1,183 @@
+"""Shards and labelled folders as a torch Dataset, or whole as arrays."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch.utils.data import Dataset
+
+from datagen import machine
+from datagen.contracts import Rows
+from datagen.errors import ArtefactError, InputError
+from datagen.formats import encode
+from datagen.formats.folder import Folder, image_names
+from datagen.reading.located import locate
+from datagen.reading.manifest import ShardSet, is_set, open_set
+from datagen.reading.verify import damage, verify
+
+__all__ = ["Loaded", "ShardDataset", "decoded", "load", "picture", "verify"]
+
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+PIECE = 256
+"""images decoded by one thread at a time"""
+
+
+def picture(content: bytes, where: object) -> Image.Image:
+    """Return an image file upright, as mode L or RGB, on white where it is transparent; ArtefactError where it cannot be decoded."""
+    try:
+        image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
+        image.load()
+        if image.mode in {"L", "RGB"} and not image.info:
+            return image
+        image = ImageOps.exif_transpose(image)
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise ArtefactError("cannot be decoded", where=where, hint="datagen describe --verify names what is damaged") from error
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode in {"L", "RGB"} else image.convert("RGB")
+
+
+class ShardDataset(Dataset[Any]):
+    """Labelled images of shards in any format, or of any folder with a folder a class, for a DataLoader.
+
+    `dataset[i]` is (image, label): the image a Pillow image (mode L or RGB) through `transform`, or without one a tensor
+    uint8 [C, H, W]; the label an int, the place of the class in `classes` (sorted names, as every other reader numbers them).
+    No file stays open, so worker processes may be forked or spawned.
+
+    Args:
+        path: folder of shards, or labelled folder.
+        transform: called with the Pillow image.
+        allow_partial: take the shards committed so far of an unfinished set, fixed at opening.
+
+    Raises:
+        ArtefactError: the set is damaged, or unfinished without `allow_partial`.
+        InputError: no images are there.
+    """
+
+    def __init__(self, path: str | Path, *, transform: Callable[[Image.Image], Any] | None = None, allow_partial: bool = False) -> None:
+        self.path, self.transform = str(path), transform
+        self._located = locate(path, allow_partial=allow_partial)
+        self.classes: tuple[str, ...] = self._located.classes
+        self.labels: np.ndarray = self._located.labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, row: int) -> tuple[Any, int]:
+        if not -len(self) <= row < len(self):
+            raise IndexError(row)
+        row = int(row) % len(self)
+        image = picture(self._located.content(row), self._located.name(row))
+        label = int(self.labels[row])
+        return (self.transform(image), label) if self.transform is not None else (_tensor(image), label)
+
+
+def _tensor(image: Image.Image) -> torch.Tensor:
+    pixels = torch.from_numpy(np.array(image))
+    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Labelled images in memory.
+
+    Attributes:
+        images: uint8 [N, H, W, C].
+        labels: int64 [N], index into `classes`.
+        classes: names in code-point order.
+        manifest: of a set of shards, None for a labelled folder.
+        names: FILE#ROW or FILE of each image, relative to the folder that was read.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    manifest: Mapping[str, Any] | None
+    names: list[str]
+
+
+def load(path: str | Path, *, verify: bool = True, limit: int | None = None) -> Loaded:
+    """Read a finished set of shards, or a labelled folder of images of one size, into memory.
+
+    Args:
+        path: the set or the folder.
+        verify: compare every shard with its SHA-256 first.
+        limit: at most so many images, equally many a class as far as they go: those with the lowest index.
+
+    Raises:
+        ArtefactError: the set is not finished or damaged, or an image cannot be decoded.
+        InputError: no images, or images of different sizes.
+    """
+    return _load_set(open_set(path), verify, limit) if is_set(path) else _load_folder(path, limit)
+
+
+def _load_set(found: ShardSet, verify: bool, limit: int | None) -> Loaded:
+    channels, height, width = found.plan["shape"]
+    each = None if limit is None else -(-limit // len(found.classes))
+    parts, labels, names = [], [], []
+    for note in found.notes:
+        if verify and (problems := damage(found.root, found.format, note)):
+            raise ArtefactError(problems[0], where=found.root, hint="give its synthesize command again, it makes damaged shards anew")
+        row = 0
+        for rows in found.format.read(found.root / note.file):
+            keep = np.arange(len(rows.labels)) if each is None else np.flatnonzero(rows.indices < each)
+            parts.append(decoded([rows.images[i] for i in keep.tolist()], (height, width, channels), found.root / note.file))
+            labels.append(rows.labels[keep])
+            names += _names(found, note.file, rows, row, keep)
+            row += len(rows.labels)
+    images, numbers = np.concatenate(parts), np.concatenate(labels)
+    if numbers.max(initial=0) >= len(found.classes):
+        raise ArtefactError("has labels that are no class", where=found.root)
+    return Loaded(images[:limit], numbers[:limit], found.classes, found.manifest, names[:limit])
+
+
+def _names(found: ShardSet, file: str, rows: Rows, first: int, keep: np.ndarray) -> list[str]:
+    if isinstance(found.format, Folder):
+        every = image_names(rows)
+        return [every[i] for i in keep]
+    return [f"{file}#{first + i}" for i in keep]
+
+
+def decoded(contents: Sequence[bytes], shape: tuple[int, int, int], where: object) -> np.ndarray:
+    """Return uint8 [N, H, W, C] of image files that all have one shape (H, W, C); ArtefactError where one has another."""
+    images = np.empty((len(contents), *shape), np.uint8)
+
+    def piece(first: int) -> None:
+        for i in range(first, min(first + PIECE, len(contents))):
+            pixels = encode.decode(contents[i], where)
+            if pixels.shape != shape:
+                raise ArtefactError(f"holds an image of shape {pixels.shape}, not {shape}", where=where)
+            images[i] = pixels
+
+    with ThreadPoolExecutor(machine.processors()) as pool:
+        list(pool.map(piece, range(0, len(contents), PIECE)))
+    return images
+
+
+def _load_folder(path: str | Path, limit: int | None) -> Loaded:
+    located = locate(path)
+    rows = np.arange(len(located.labels))
+    if limit is not None:
+        each = -(-limit // len(located.classes))
+        place = rows - np.searchsorted(located.labels, located.labels)
+        rows = rows[place < each][:limit]
+    pixels = []
+    for row in rows.tolist():
+        image = np.asarray(picture(located.content(row), located.name(row)))
+        pixels.append(image[..., None] if image.ndim == 2 else image)
+    shapes = {image.shape for image in pixels}
+    if {shape[:2] for shape in shapes} != {pixels[0].shape[:2]}:
+        raise InputError(f"has images of {len(shapes)} sizes", where=path, hint="bring them to one size, or use ShardDataset with a transform")
+    if len(shapes) > 1:
+        pixels = [np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image for image in pixels]
+    names = [located.name(row).removeprefix(located.root + "/") for row in rows.tolist()]
+    return Loaded(np.stack(pixels), located.labels[rows], located.classes, None, names)
