@@ -61,11 +61,24 @@ def walk(root: str) -> Tree:
     except OSError as error:
         raise InputError(f"cannot be listed ({error.strerror})", where=root, hint="check its permissions") from error
     _descend(tree, "")
+    _drop_hidden(tree)
     if tree.links:
         _follow(tree)
     tree.files.sort()
     tree.folders.sort()
     return tree
+
+
+def _drop_hidden(tree: Tree) -> None:
+    """Take dot folders at the top out that hold no image by name: settings of programs, stores that links point to."""
+    shown = {path.partition("/")[0] for path in tree.files if looks_like_image(path)}
+    hidden = {name for name in tree.folders if name.startswith(".") and "/" not in name} - shown
+    if hidden:
+        gone = {os.stat(f"{tree.root}/{path}") for path in tree.folders if path.partition("/")[0] in hidden}
+        tree.seen -= {(status.st_dev, status.st_ino) for status in gone}
+        tree.files = [path for path in tree.files if path.partition("/")[0] not in hidden]
+        tree.folders = [path for path in tree.folders if path.partition("/")[0] not in hidden]
+        tree.ignored += len(hidden)
 
 
 def _descend(tree: Tree, start: str) -> None:

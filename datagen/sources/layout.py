@@ -26,8 +26,6 @@ def interpret(tree: Tree) -> Listing:
         top, slash, _ = path.partition("/")
         tops[top].append(path) if slash else loose.append(path)
     ignored = tree.ignored + _put_aside(listing, loose)
-    for top in [t for t, files in tops.items() if t.startswith(".") and not any(map(looks_like_image, files))]:
-        ignored += 1 + len(tops.pop(top))
     _refuse_without_classes(tree, tops, loose)
     parts = _parts(tree.root, tops)
     if not parts:
