@@ -35,13 +35,23 @@ class Progress:
     """
 
     def __init__(self, folder: str | Path | None = None, *, quiet: bool = False) -> None:
-        self.folder = Path(folder) if folder else None
+        self.folder = folder
         self.quiet = quiet
         self.live = not quiet and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
         self.stage_name, self.done, self.total, self.left = "", 0, 0, 0.0
-        self._written = self._printed = self._began = 0.0
+        self._printed = self._began = 0.0
         self._first = 0
         self._bar: object = None
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that gets status.json; another one is not ours until it was written there."""
+        return self._folder
+
+    @folder.setter
+    def folder(self, folder: str | Path | None) -> None:
+        self._folder = Path(folder) if folder else None
+        self._written = 0.0
 
     @property
     def started(self) -> bool:

@@ -129,7 +129,7 @@ BAD_TEXT = {
     "size": ["7", "64x", "x64", "2000", "64x64x3"],
     "group": ["(", "[", "*", "(?P<a", "\\"],
     "augment": ["flip", "translate,", ",", "cutout;colour", "nonee"],
-    "family": ["gna", "GAN", "", "dc-gan", "gan "],
+    "family": ["gna", "GAN", "", "dc-gan", "gan2"],
     "format": ["zip", "Parquet", "", "tar", "pq"],
 }
 FREE_TEXT = {"test", "recogniser"}

@@ -120,7 +120,7 @@ def _usage(error: Any) -> UsageError:
 def _perform(verb: Verb, given: dict[str, Any]) -> None:
     switches = {name: given.pop(name, None) for name in SWITCHES}
     flags = {key: given.pop(key) for key in verb.settings()}
-    progress = Progress(given.get("out"), quiet=bool(switches["quiet"]))
+    progress = Progress(quiet=bool(switches["quiet"]))
     try:
         settings = recipes.gather(switches["recipe"], switches["set"], **flags)
         _check(verb, settings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,18 +77,21 @@ def _run(path: Path, recipe: Recipe, verify: bool, progress: Progress) -> dict[s
 
 
 def _shards(path: Path, recipe: Recipe, verify: bool, progress: Progress) -> dict[str, Any]:
-    from datagen.reading import shards
+    from datagen.reading.manifest import open_set
+    from datagen.reading.verify import verify as problems_of
 
-    if verify and (problems := shards.verify(path)):
+    if verify and (problems := problems_of(path)):
         for problem in problems:
-            progress.warn(str(problem))
-        raise ArtefactError(
-            f"{len(problems)} problem{'s' * (len(problems) > 1)}: {problems[0]}", where=path, hint="synthesize with the same command makes damaged files anew"
-        )
-    if not (path / "manifest.json").exists():
-        return {"finished": False, "shards": len(list((path / ".datagen" / "notes").glob("*.json")))}
-    manifest: Mapping[str, Any] = storage.read_json(path / "manifest.json")
-    return {"finished": True, **{k: v for k, v in manifest.items() if k not in {"files", "shards"}}, "verified": verify}
+            progress.warn(problem)
+        more = f" (and {len(problems) - 1:,} more)" if len(problems) > 1 else ""
+        raise ArtefactError(f"{problems[0]}{more}", where=path, hint="the same synthesize command makes damaged shards anew")
+    found = open_set(path, allow_partial=True)
+    rows_of: Counter[str] = Counter()
+    for note in found.notes:
+        rows_of.update(note.rows)
+    shown = {key: found.plan.get(key) for key in ("format", "shape", "source", "seed", "production", "version")}
+    done = {"finished": found.manifest is not None, "images": found.images, "shards": len(found.notes)}
+    return done | shown | {"classes": {name: rows_of[name] for name in found.classes}, "verified": verify}
 
 
 def _folder(path: Path, recipe: Recipe, verify: bool, progress: Progress) -> dict[str, Any]:

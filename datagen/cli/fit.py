@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated
 
 import typer
@@ -14,14 +15,35 @@ from datagen.records import ANY, FIT, READ
 def run(
     asked: Asked,
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="one sub-folder a class (or train/ and test/), a CSV of path and label, or labelled Parquet")],
-    out: Annotated[str, typer.Option("--out", metavar="RUN", help="folder of the fitted generator")] = "run",
+    out: Annotated[str | None, typer.Option("--out", metavar="RUN", help="folder of the fitted generator; default FOLDER's name and -run")] = None,
 ) -> Outcome:
     """Fit a generator and say what to expect of it."""
+    if asked.dry_run:
+        return _plan(asked, folder)
     from datagen.training.run import fit
 
-    value = fit(folder, out, asked.recipe, progress=asked.progress, dry_run=asked.dry_run)
-    follow = "" if asked.dry_run else f"datagen synthesize {quoted(out)} --per-class 1000 --out shards"
-    return Outcome(value, rows(value), follow)
+    value = fit(folder, out, asked.recipe, progress=asked.progress)
+    return Outcome(value, rows(value), f"datagen synthesize {quoted(value['run'])} --per-class 1000 --out shards")
+
+
+def _plan(asked: Asked, folder: str) -> Outcome:
+    """Scan and decide as `fit` does, and stop there; no folder is made."""
+    from datagen import registry
+    from datagen.sources import cache, scan, shape
+    from datagen.training import plan
+    from datagen.training.batches import Batches
+
+    begun, recipe = time.monotonic(), asked.recipe
+    family = registry.load("families", recipe.family)()
+    data = scan.scan(folder, recipe, test=recipe.test, progress=asked.progress)
+    wanted, sentence = shape.plan_shape(data, recipe)
+    train = (~data.test).nonzero()[0]
+    counts = plan.counts_of(data.labels[train], len(data.classes))
+    pixels = cache.pixels(data, wanted, recipe, progress=asked.progress)
+    batches = Batches(pixels, data.labels, train, balanced=recipe.sampling == "balanced", seed=recipe.seed)
+    ready = plan.complete(plan.prepare(recipe, family, wanted, counts), family, batches, begun=begun)
+    lines = plan.describe(ready, dict(zip(data.classes, counts, strict=True)), (*data.notes, sentence))
+    return Outcome({"settings": ready.recipe.settings(), "origins": dict(ready.recipe.origins), "plan": lines}, "\n".join(lines))
 
 
 VERB = Verb(run, "Fit a class-conditional generator to labelled images.", (ANY, READ, FIT))

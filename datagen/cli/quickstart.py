@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,13 +68,16 @@ def run(asked: Asked, out: Annotated[str, typer.Option("--out", metavar="DIR", h
         raise OutputError("is not empty", where=out, hint="give another --out")
     storage.make_folder(root)
     write_digits(data, progress)
-    quiet = progress.quiet
-    progress.say(f"1 of 3: {steps[0]}")
-    made = {"fit": fit(data, fitted, asked.recipe, progress=Progress(fitted, quiet=quiet))}
-    progress.say(f"2 of 3: {steps[1]}")
-    made["synthesize"] = synthesize(fitted, shards, asked.recipe.changed("quickstart", per_class=PER_CLASS), progress=Progress(shards, quiet=quiet))
-    progress.say(f"3 of 3: {steps[2]}")
-    made["evaluate"] = evaluate([shards], run=fitted, out=report, recipe=asked.recipe, progress=Progress(report, quiet=quiet))
+    calls: list[Callable[[], dict[str, Any]]] = [
+        lambda: fit(data, fitted, asked.recipe, progress=progress),
+        lambda: synthesize(fitted, shards, asked.recipe.changed("quickstart", per_class=PER_CLASS), progress=progress),
+        lambda: evaluate([shards], run=fitted, out=report, recipe=asked.recipe, progress=progress),
+    ]
+    made = {}
+    for place, (step, call) in enumerate(zip(steps, calls, strict=True), 1):
+        progress.say(f"{place} of {len(steps)}: {step}")
+        made[step.split()[1]] = call()
+        progress.status(exit_code=0)
     value = {"out": str(root), "report": str(report / "report.html"), **made}
     return Outcome(value, rows(made["evaluate"]) + f"\n\nreport: {report / 'report.html'}", "datagen fit YOUR_FOLDER --out run")
 
