@@ -70,7 +70,8 @@ def _parts(root: str, tops: dict[str, list[str]]) -> dict[str, str]:
         what = f"could be read as the parts {some(named)}, each with class folders inside, or as the classes {some(sorted(tops), 5)}"
         raise InputError(what, where=root, hint=hint)
     held_back = "test" if "test" in found else "val"
-    return {top: "test" if part == held_back else "train" for top, part in named.items()}
+    read = {top: "test" if part == held_back else "train" for top, part in named.items()}
+    return dict(sorted(read.items(), key=lambda item: (item[1] == "test", item[0])))
 
 
 def _refuse_hidden_classes(root: str, tops: dict[str, list[str]], holders: set[str]) -> None:
