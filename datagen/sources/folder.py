@@ -86,18 +86,20 @@ def _descend(tree: Tree, start: str) -> None:
     while below:
         here = below.pop()
         path = f"{tree.root}/{here}"
+        name = here.rstrip("/")
         try:
             status = os.stat(path)
             entries = list(os.scandir(path))
         except OSError as error:
-            tree.problems.append(problem(here, f"folder cannot be listed ({error.strerror})", "check its permissions"))
+            tree.folders.append(name)
+            tree.problems.append(problem(name, f"folder cannot be listed ({error.strerror})", "check its permissions"))
             continue
         if (status.st_dev, status.st_ino) in tree.seen:
             tree.ignored += 1
             continue
         tree.seen.add((status.st_dev, status.st_ino))
         if here:
-            tree.folders.append(here.rstrip("/"))
+            tree.folders.append(name)
         below.extend(_sort_in(tree, here, entries))
 
 
