@@ -54,15 +54,16 @@ def make_folder(path: str | Path) -> Path:
 
 
 def sync_folder(path: str | Path) -> None:
-    """Make the names in a folder durable (fsync); quiet where the system cannot sync folders."""
+    """Make the names in a folder durable (fsync); quiet where the system cannot sync folders, OutputError where it fails."""
     if os.name == "nt":
         return
-    _before("fsync-folder", path)
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with reporting(path):
+        _before("fsync-folder", path)
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def hash_file(path: str | Path) -> str:

@@ -12,8 +12,8 @@ LONGEST = 200
 
 
 def loader_names(classes: Sequence[str]) -> tuple[str, ...]:
-    """Return the class names as valid, distinct Unicode text; bytes that are not UTF-8 become \\xNN."""
-    names = tuple(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace") for name in classes)
+    """Return the class names as valid, distinct Unicode text; bytes that are not UTF-8 become \\udcNN."""
+    names = tuple(name.encode("utf-8", "backslashreplace").decode("utf-8") for name in classes)
     return names if len(set(names)) == len(names) else tuple(f"{i:04d}_{name}" for i, name in enumerate(names))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -36,7 +37,8 @@ def claim(out: Path, plan: Mapping[str, Any]) -> bool:
     refuse_strangers(out)
     storage.make_folder(out / NOTES)
     for folder in (out.parent, out, out / SIDE):
-        storage.sync_folder(folder)
+        if os.access(folder, os.R_OK):
+            storage.sync_folder(folder)
     storage.create(out / PLAN, storage.seal(plan))
     return False
 

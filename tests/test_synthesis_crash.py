@@ -1,0 +1,230 @@
+"""Killed, stopped or failing at any moment: the same call again gives the bytes of an unbroken run."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import synthetic
+from datagen import storage
+from datagen.errors import OutputError, ResourceError
+from datagen.reading.verify import verify
+from datagen.synthesis.run import synthesize
+
+FORMATS = ("parquet", "webdataset", "folder")
+ROOT = Path(__file__).parent.parent
+DRIVER = """
+import sys
+from datagen.errors import DatagenError
+from datagen.progress import Progress
+from datagen.synthesis.run import synthesize
+try:
+    synthesize(sys.argv[1], sys.argv[2], per_class=70, shard_images=64, workers=int(sys.argv[3]), format=sys.argv[4], progress=Progress())
+except DatagenError as error:
+    print(error, file=sys.stderr)
+    raise SystemExit(error.code) from None
+"""
+
+
+def make(rule: str, out: Path, format: str = "parquet", workers: int = 1) -> dict[str, Any]:
+    return synthesize(rule, out, per_class=70, shard_images=64, workers=workers, format=format)
+
+
+def started(rule: str, out: Path, format: str, workers: int, sleep: float) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", DRIVER, rule, str(out), str(workers), format]
+    environment = {**os.environ, "RULE_SLEEP": str(sleep), "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until, "nothing happened"
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+
+
+def notes(out: Path) -> int:
+    return len(list(out.glob(".datagen/notes/*.json")))
+
+
+@pytest.mark.parametrize(("format", "workers"), [("parquet", 2), ("folder", 1)])
+def test_a_killed_run_continues_to_the_same_bytes(tmp_path: Path, format: str, workers: int) -> None:
+    rule = synthetic.rule(tmp_path)
+    make(rule, tmp_path / "golden", format)
+    process = started(rule, tmp_path / "out", format, workers, 0.002)
+    wait_for(lambda: notes(tmp_path / "out") >= 1, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "out/manifest.json").exists()
+    value = make(rule, tmp_path / "out", format)
+    assert value["continued"]
+    assert synthetic.tree(tmp_path / "out") == synthetic.tree(tmp_path / "golden")
+
+
+@pytest.mark.slow
+def test_many_kills_at_random_times(tmp_path: Path) -> None:
+    rule, rng = synthetic.rule(tmp_path), random.Random(5)
+    for format in FORMATS:
+        make(rule, tmp_path / f"golden-{format}", format)
+    for attempt in range(30):
+        format, workers = FORMATS[attempt % 3], 1 + attempt % 2
+        out = tmp_path / f"out{attempt}"
+        for _ in range(3):
+            process = started(rule, out, format, workers, 0.001)
+            time.sleep(rng.uniform(0.3, 2.0))
+            target = process.pid if rng.random() < 0.5 else -process.pid
+            with_suppressed_kill(target)
+            process.communicate()
+        make(rule, out, format)
+        assert synthetic.tree(out) == synthetic.tree(tmp_path / f"golden-{format}")
+
+
+def with_suppressed_kill(target: int) -> None:
+    """Kill a process, or a group given as a negative number, that may have ended already."""
+    try:
+        os.kill(target, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+def test_the_parents_death_alone_ends_the_workers(tmp_path: Path) -> None:
+    rule = synthetic.rule(tmp_path)
+    process = started(rule, tmp_path / "out", "parquet", 2, 0.002)
+    wait_for(lambda: notes(tmp_path / "out") >= 1, process)
+    process.kill()
+    process.communicate()
+    make(rule, tmp_path / "golden")
+    make(rule, tmp_path / "out")
+    assert synthetic.tree(tmp_path / "out") == synthetic.tree(tmp_path / "golden")
+
+
+@pytest.mark.parametrize(("number", "code", "workers"), [(signal.SIGTERM, 75, 2), (signal.SIGINT, 130, 2), (signal.SIGTERM, 75, 1)])
+def test_a_signal_stops_cleanly(tmp_path: Path, number: signal.Signals, code: int, workers: int) -> None:
+    rule = synthetic.rule(tmp_path)
+    process = started(rule, tmp_path / "out", "parquet", workers, 0.003)
+    wait_for(lambda: notes(tmp_path / "out") >= 1, process)
+    begun = time.monotonic()
+    os.killpg(process.pid, number)
+    _, said = process.communicate(timeout=30)
+    assert time.monotonic() - begun < 5
+    assert process.returncode == code, said
+    assert "the same command continues" in said
+    assert "Traceback" not in said
+    assert json.loads((tmp_path / "out/status.json").read_bytes())["exit_code"] == code
+    assert not [p for p in (tmp_path / "out").rglob("*") if p.name.startswith(storage.TEMPORARY)]
+    make(rule, tmp_path / "out")
+    make(rule, tmp_path / "golden")
+    assert synthetic.tree(tmp_path / "out") == synthetic.tree(tmp_path / "golden")
+
+
+class Dead(BaseException):
+    """Stands for a process that is no more."""
+
+
+class Fault:
+    """Fails at the n-th operation: dies there and stays dead, or fails once with an errno."""
+
+    def __init__(self, at: int, number: int = 0) -> None:
+        self.at, self.number, self.count = at, number, 0
+
+    def __call__(self, operation: str, path: str) -> None:
+        if "status.json" in path or operation == "lock":
+            return
+        self.count += 1
+        if self.number == 0 and self.count >= self.at:
+            raise Dead
+        if self.number and self.count == self.at:
+            raise OSError(self.number, os.strerror(self.number))
+
+
+@pytest.fixture
+def hooked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Fault | None], None]]:
+    yield lambda fault: monkeypatch.setattr(storage, "hook", fault)
+    monkeypatch.setattr(storage, "hook", None)
+
+
+def operations(rule: str, out: Path, format: str, hook: Callable[[Fault | None], None]) -> int:
+    counter = Fault(1 << 60)
+    hook(counter)
+    small(rule, out, format)
+    hook(None)
+    return counter.count
+
+
+def small(rule: str, out: Path, format: str) -> dict[str, Any]:
+    return synthesize(rule, out, per_class=2, shard_images=4, workers=1, format=format)
+
+
+def sweep(folder: Path, format: str, hook: Callable[[Fault | None], None], step: int) -> None:
+    rule = synthetic.rule(folder, classes=("a", "b", "c"))
+    total = operations(rule, folder / "golden", format, hook)
+    golden = synthetic.tree(folder / "golden")
+    assert total > 30
+    for at in range(1, total + 1, step):
+        for number in (0, errno.ENOSPC, errno.EIO):
+            out = folder / f"out-{at}-{number}"
+            hook(Fault(at, number))
+            try:
+                small(rule, out, format)
+            except (Dead, OutputError) as error:
+                assert isinstance(error, Dead) == (number == 0)
+            hook(None)
+            small(rule, out, format)
+            assert synthetic.tree(out) == golden, (at, number)
+            assert verify(out) == []
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_fault_at_some_operations(tmp_path: Path, format: str, hooked: Callable[[Fault | None], None]) -> None:
+    sweep(tmp_path, format, hooked, step=9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_fault_at_every_operation(tmp_path: Path, format: str, hooked: Callable[[Fault | None], None]) -> None:
+    sweep(tmp_path, format, hooked, step=1)
+
+
+def test_a_worker_that_dies_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = synthetic.rule(tmp_path)
+    make(rule, tmp_path / "golden")
+    monkeypatch.setenv("RULE_DIES_AT", "2")
+    monkeypatch.setenv("RULE_DIES_ONCE", "1")
+    monkeypatch.setenv("RULE_DIED", str(tmp_path / "died"))
+    monkeypatch.setattr("datagen.synthesis.forecast.require", lambda *arguments: None)
+    make(rule, tmp_path / "out", workers=2)
+    assert (tmp_path / "died").exists()
+    assert synthetic.tree(tmp_path / "out") == synthetic.tree(tmp_path / "golden")
+
+
+def test_a_shard_that_kills_its_workers_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = synthetic.rule(tmp_path)
+    monkeypatch.setenv("RULE_DIES_AT", "2")
+    monkeypatch.setenv("RULE_DIED", str(tmp_path / "never"))
+    monkeypatch.setattr("datagen.synthesis.forecast.require", lambda *arguments: None)
+    with pytest.raises(ResourceError, match=r"train-0000\d-of-00006\.parquet: 3 workers died"):
+        make(rule, tmp_path / "out", workers=2)
+    monkeypatch.delenv("RULE_DIES_AT")
+    make(rule, tmp_path / "out")
+    make(rule, tmp_path / "golden")
+    assert synthetic.tree(tmp_path / "out") == synthetic.tree(tmp_path / "golden")
+
+
+def test_what_goes_wrong_in_a_worker_is_said(tmp_path: Path) -> None:
+    rule = synthetic.rule(tmp_path)
+    path = tmp_path / "hashed.py"
+    path.write_text(path.read_text().replace("raw = hashlib", "if label == 3 and seed % 64 == 5: raise KeyError('lost')\n        raw = hashlib"))
+    with pytest.raises((RuntimeError, KeyError), match="lost"):
+        make(rule, tmp_path / "out", workers=2)
+    assert not [p for p in (tmp_path / "out").rglob("*") if p.name.startswith(storage.TEMPORARY)]
