@@ -122,10 +122,11 @@ def images(folder: Path) -> dict[tuple[int, int], np.ndarray]:
 def generator(folder: Path, classes: Sequence[str] = ("a", "b", "c"), shape: tuple[int, int, int] = (3, 8, 8), card: dict[str, Any] | None = None) -> Path:
     """Write RUN/generator of an untrained family from a file of its own, with changes to its card, and return RUN."""
     import torch
+    from safetensors.torch import save
+
     from datagen import registry
     from datagen.contracts import Spec, State
     from datagen.records import Recipe
-    from safetensors.torch import save
 
     (folder / "mine.py").write_text(FAMILY)
     name = f"{folder / 'mine.py'}:Mine"

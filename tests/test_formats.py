@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import synthetic
-from datagen.errors import ArtefactError
-from datagen.formats import encode, names
-from datagen.formats.webdataset import WebDataset, header, members
-from datagen.synthesis.run import synthesize
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
+
+from datagen.errors import ArtefactError
+from datagen.formats import encode, names
+from datagen.formats.webdataset import WebDataset, header, members
+from datagen.synthesis.run import synthesize
 
 FORMATS = ("parquet", "webdataset", "folder")
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import synthetic
+
 from datagen import storage
 from datagen.errors import ArtefactError, DatagenError, OutputError, ResourceError, UsageError
 from datagen.progress import Progress

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 import synthetic
+
 from datagen import storage
 from datagen.errors import OutputError, ResourceError
 from datagen.reading.verify import verify
@@ -84,18 +86,11 @@ def test_many_kills_at_random_times(tmp_path: Path) -> None:
             process = started(rule, out, format, workers, 0.001)
             time.sleep(rng.uniform(0.3, 2.0))
             target = process.pid if rng.random() < 0.5 else -process.pid
-            with_suppressed_kill(target)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(target, signal.SIGKILL)
             process.communicate()
         make(rule, out, format)
         assert synthetic.tree(out) == synthetic.tree(tmp_path / f"golden-{format}")
-
-
-def with_suppressed_kill(target: int) -> None:
-    """Kill a process, or a group given as a negative number, that may have ended already."""
-    try:
-        os.kill(target, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def test_the_parents_death_alone_ends_the_workers(tmp_path: Path) -> None:

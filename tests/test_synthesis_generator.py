@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import synthetic
+
 from datagen.errors import ArtefactError
 from datagen.synthesis.generator import chosen, open_generator, read_card
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from datagen.formats.parquet import Parquet
-from datagen.synthesis.plan import TILE, Plan, shard_size
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from datagen.formats.parquet import Parquet
+from datagen.synthesis.plan import TILE, Plan, shard_size
 
 PLANS = st.builds(
     Plan,
