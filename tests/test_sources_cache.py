@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_sources_scan import count_decodes, parquet_of, plant, save
+from test_sources_look import count_decodes
+from test_sources_scan import parquet_of, plant, save
 
 from datagen import storage
 from datagen.errors import InputError, OutputError

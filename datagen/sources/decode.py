@@ -10,7 +10,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,8 @@ _TURNED = {
 _ORIENTATION = 0x0112
 _BYTES_A_PIXEL = 8
 _HEADROOM = 1 << 24
+_LARGE = 16_000_000
+_large = threading.Lock()
 _KNOWN = "use PNG, JPEG, WebP, BMP, GIF, TIFF or PPM"
 _DAMAGED = "copy the file again from its source, or remove it"
 
@@ -131,6 +133,7 @@ def _check_head(head: bytes) -> None:
 
 
 def _decode(data: bytes, max_pixels: int) -> Decoded:
+    """Decode under `silence`; large images one at a time, so that many threads need no more memory than one."""
     _check_head(data[:16])
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -138,14 +141,15 @@ def _decode(data: bytes, max_pixels: int) -> Decoded:
                 raise InputError(f"has {image.width:,} x {image.height:,} pixels, more than {max_pixels:,}", hint="make it smaller, or raise --set max_pixels")
             if not _whole(data, image.format):
                 raise InputError("is cut short or damaged", hint=_DAMAGED)
+            alone = _large if image.width * image.height > _LARGE else nullcontext()
             notes = ["animated or of several pages: the first is used"] if _many(image) else []
-            image.load()
-            upright = _upright(image, notes)
-            return Decoded(np.ascontiguousarray(_eight_bits(upright)), tuple(notes))
+            with alone:
+                image.load()
+                return Decoded(np.ascontiguousarray(_eight_bits(_upright(image, notes))), tuple(notes))
     except InputError:
         raise
     except Image.DecompressionBombError as error:
-        raise InputError("has far too many pixels", hint="make it smaller") from error
+        raise InputError("has more pixels than Pillow reads at all", hint="make it smaller") from error
     except Image.UnidentifiedImageError as error:
         raise InputError("is no image of a known format, or its header is damaged", hint=_KNOWN) from error
     except MemoryError as error:

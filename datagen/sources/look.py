@@ -19,6 +19,7 @@ from datagen.errors import InputError, OutputError
 from datagen.progress import Progress
 from datagen.sources import decode, origin
 from datagen.sources.decode import Decoded, UnknownFormat, Unreadable
+from datagen.sources.listing import Listing
 
 DIGEST = 16
 _MARK = b"datagen scan 1\n"
@@ -79,16 +80,14 @@ class Looks:
             self.remarks[number] = {"notes": list(seen.notes)}
 
 
-def look(base: str, paths: Sequence[str], progress: Progress, *, max_pixels: int, threads: int, fresh: bool = False) -> tuple[Looks, str]:
-    """Look at every image of one base folder, at those alone that changed since they were looked at.
+def look(listing: Listing, progress: Progress, *, max_pixels: int, threads: int) -> tuple[Looks, str]:
+    """Look at every listed image, opening those alone that changed since they were looked at.
 
     Args:
-        base: resolved folder that the paths are relative to.
-        paths: files or rows of Parquet.
+        listing: files or rows of Parquet.
         progress: gets one advance a chunk.
         max_pixels: larger images are refused from their header.
         threads: number of decoding threads.
-        fresh: look at everything again.
 
     Returns:
         the looks, and a sentence where they could not be remembered ("" where they were).
@@ -96,9 +95,10 @@ def look(base: str, paths: Sequence[str], progress: Progress, *, max_pixels: int
     Raises:
         InputError: a whole Parquet file cannot be read.
     """
+    base, paths = listing.base, listing.paths
     looks, stamps = Looks.blank(len(paths)), _stamps(base, paths)
-    kept = cache_root() / "scans" / f"{seeds.digest(base, max_pixels, decode.VERSION, PIL.__version__).hex()[:32]}.bin"
-    known = np.zeros(len(paths), bool) if fresh else _recall(kept, paths, stamps, looks)
+    kept = cache_root() / "scans" / f"{seeds.digest(listing.root, base, max_pixels, decode.VERSION, PIL.__version__).hex()[:32]}.bin"
+    known = _recall(kept, paths, stamps, looks)
     missing = np.flatnonzero(~known)
     progress.advance(int(known.sum()))
     places = [(base, paths[int(i)]) for i in missing]
