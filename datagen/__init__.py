@@ -18,6 +18,7 @@ _PUBLIC = {
 }
 
 if TYPE_CHECKING:
+    from datagen.cli.describe import describe as describe
     from datagen.errors import DatagenError as DatagenError
     from datagen.evaluation.run import evaluate as evaluate
     from datagen.reading.shards import ShardDataset as ShardDataset
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from datagen.synthesis.run import synthesize as synthesize
     from datagen.training.run import fit as fit
 
-__all__ = ["DatagenError", "Recipe", "ShardDataset", "__version__", "evaluate", "export", "fit", "synthesize"]
+__all__ = ["DatagenError", "Recipe", "ShardDataset", "__version__", "describe", "evaluate", "export", "fit", "synthesize"]
 
 
 def __getattr__(name: str) -> Any:

@@ -62,18 +62,18 @@ def describe(path: str | Path, *, verify: bool = False, preview: str | Path | No
 
 
 def _run(path: Path, recipe: Recipe, verify: bool, progress: Progress) -> dict[str, Any]:
-    folder = path if (path / "card.json").exists() else path / "generator"
-    if not (folder / "card.json").exists():
+    from datagen.synthesis import generator
+
+    if not (path / "generator" / generator.CARD).exists() and not (path / generator.CARD).exists():
         status = storage.read_json(path / "status.json") if (path / "status.json").exists() else {}
         return {"finished": False, "status": status}
-    card = storage.read_json(folder / "card.json")
+    card, digest = generator.read_card(generator.find(path))
     if verify:
-        bad = [name for name, sha in card.get("hashes", {}).items() if not (folder / name).is_file() or storage.hash_file(folder / name) != sha]
-        if bad:
-            raise ArtefactError(f"does not match its card: {', '.join(bad)}", where=folder, hint="copy it anew, or fit again")
-    shown = {key: card.get(key) for key in ("family", "images_seen", "chosen", "data", "version", "schema")}
-    shape, classes = card.get("shape", []), card.get("classes", [])
-    return {"finished": True, "classes": classes, "shape": shape, **shown, "verified": verify}
+        generator.read_weights(generator.find(path), card)
+    images = dict(zip(card.classes, card.counts, strict=True))
+    shown = {key: getattr(card, key) for key in ("family", "shape", "images_seen", "version")}
+    more = {"chosen": dict(card.chosen), "settings": dict(card.settings), "data": dict(card.data)}
+    return {"finished": True, **shown, "classes": images, **more, "generator": digest, "verified": verify}
 
 
 def _shards(path: Path, recipe: Recipe, verify: bool, progress: Progress) -> dict[str, Any]:

@@ -1,0 +1,109 @@
+"""README and the public names say what the code does; the examples run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import readme
+
+import datagen
+from datagen import recipe, registry
+from datagen.cli.app import VERBS
+from datagen.cli.options import SWITCHES, flag_name
+from datagen.errors import EXIT_CODES, DatagenError
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+PUBLIC = {"DatagenError", "Recipe", "ShardDataset", "__version__", "describe", "evaluate", "export", "fit", "synthesize"}
+
+
+@pytest.mark.parametrize("name", readme.SECTIONS)
+def test_the_made_parts_of_the_readme_are_fresh(name: str) -> None:
+    section = TEXT.split(f"<!-- {name}: made by tests/readme.py -->\n")[1].split(f"\n<!-- /{name} -->")[0]
+    assert section == readme.SECTIONS[name](), "run: python tests/readme.py"
+
+
+def test_every_verb_option_setting_and_exit_code_is_documented() -> None:
+    assert all(f"datagen {verb}" in TEXT for verb in VERBS)
+    assert all(f"`{key}`" in TEXT for key in list(recipe.keys()))
+    assert all(flag_name(switch) in TEXT for switch in SWITCHES)
+    assert all(f"| {code} | " in TEXT for code in EXIT_CODES)
+    own = {name for verb in VERBS.values() for name in verb.signature().parameters if name not in {*SWITCHES, *recipe.keys()}}
+    assert {"out", "verify", "preview", "real"} <= own
+    documented = TEXT.split("## The verbs")[1].split("## Recipes and settings")[0]
+    for verb in VERBS.values():
+        for parameter in verb.signature().parameters.values():
+            if parameter.name not in {*SWITCHES, *recipe.keys()}:
+                assert readme.line(parameter.annotation)[0] in documented
+
+
+def test_every_error_has_a_documented_exit_code() -> None:
+    assert {error.code for error in DatagenError.__subclasses__()} | {0, 1, 130} == set(EXIT_CODES)
+
+
+def test_commands_in_the_readme_use_options_that_exist() -> None:
+    for command in re.findall(r"^datagen (\w+) (.*)$", "\n".join(re.findall(r"```\n(.*?)```", TEXT, re.S)), re.M):
+        verb = VERBS[command[0]]
+        own = {readme.line(p.annotation)[0].split()[0] for p in verb.signature().parameters.values()}
+        known = {"--help", *(flag_name(n) for n in verb.settings()), *own}
+        assert set(re.findall(r"--[a-z-]+", command[1])) <= known, command
+
+
+def test_the_example_family_keeps_the_contract(tmp_path: Path) -> None:
+    from contracts import families
+
+    code = readme.block(TEXT, "<!-- example family -->")
+    assert 30 <= sum(bool(line.strip()) for line in code.splitlines()) <= 50
+    (tmp_path / "mine.py").write_text(code)
+    families.check(registry.load("families", f"{tmp_path}/mine.py:Mine"))
+
+
+def test_the_example_rule_keeps_the_contract(tmp_path: Path) -> None:
+    from contracts import rules
+
+    (tmp_path / "stripes.py").write_text(readme.block(TEXT, "<!-- example rule -->"))
+    rules.check(registry.load("rules", f"{tmp_path}/stripes.py:Stripes"))
+
+
+def test_the_training_script_in_the_readme_runs(tmp_path: Path) -> None:
+    from datagen.cli.app import run
+
+    assert run(["synthesize", "rule:shapes", "--per-class", "20", "--out", str(tmp_path / "shards"), "--quiet"]) == 0
+    code = readme.block(TEXT, "## The shards in your training").replace("    ...", "    print(tuple(images.shape), images.dtype, labels.dtype)")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.splitlines()[0] == "(64, 3, 32, 32) torch.uint8 torch.int64"
+
+
+def test_the_public_names_are_pinned() -> None:
+    assert set(datagen.__all__) == PUBLIC
+    assert set(dir(datagen)) == PUBLIC
+    assert all(getattr(datagen, name) is not None for name in PUBLIC)
+    with pytest.raises(AttributeError, match="no attribute 'fitt'"):
+        _ = datagen.fitt
+
+
+def test_the_package_imports_nothing_heavy() -> None:
+    code = "import datagen, sys; print({m.split('.')[0] for m in sys.modules} & {'torch', 'numpy', 'pyarrow', 'pydantic', 'typer'})"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
+
+
+def test_the_version_has_its_changes() -> None:
+    assert f"## {datagen.__version__}\n" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_constraints_hold_every_dependency_but_torch() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if "==" in line}
+    wanted = {re.split(r"[><=\[]", d)[0] for d in project["dependencies"] + project["optional-dependencies"]["test"]}
+    assert wanted - pinned == {"torch", "torchvision", "setuptools"}
+    assert not {name for name in pinned if name.startswith(("torch", "nvidia", "triton", "cuda"))}
+
+
+def test_ci_runs_the_tests_and_nothing_else() -> None:
+    lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert lines == ["#!/usr/bin/env bash", "set -e", 'cd "$(dirname "$0")/.."', "make test"]
