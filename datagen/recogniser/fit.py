@@ -1,0 +1,246 @@
+"""The only loop that trains a recogniser, and what comes out of it: probabilities and features."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from datagen import seeds
+from datagen.recogniser import augment, nets
+
+RISE = 0.2
+"""share of the steps in which the learning rate rises"""
+STATISTICS = 10_000
+"""images that mean and deviation are taken from"""
+RESIDENT = 8 << 30
+"""bytes of images that are kept on a GPU as a whole"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a recogniser is trained; equal settings, data and seed give equal weights on a CPU.
+
+    Attributes:
+        recogniser: a row of the registry, a torchvision model's name, or FILE.py:Class.
+        steps: optimisation steps.
+        batch: images a step.
+        learning_rate: at its peak; it rises linearly for a fifth of the steps and falls linearly to zero.
+        weight_decay: on weights of convolutions and linear layers alone.
+        momentum: Nesterov's.
+        smoothing: share of a label spread over all classes (Szegedy et al. 2016).
+        augment: some of shift, zoom, contrast, or none.
+        width: of the small net's first stage; None plans it.
+        precision: "fp32" or "bf16" (autocast).
+        layout: "contiguous" or "channels-last".
+    """
+
+    recogniser: str = "small"
+    steps: int = 500
+    batch: int = 128
+    learning_rate: float = 0.2
+    weight_decay: float = 5e-4
+    momentum: float = 0.9
+    smoothing: float = 0.1
+    augment: str = "shift"
+    width: int | None = None
+    precision: str = "fp32"
+    layout: str = "contiguous"
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained recogniser.
+
+    Attributes:
+        module: the net, in evaluation mode; takes standardised images.
+        mean: float32 [C], of the training images on 0 to 255.
+        deviation: float32 [C], likewise.
+        settings: what it was trained with.
+        device: where it computes.
+    """
+
+    module: nn.Module
+    mean: torch.Tensor
+    deviation: torch.Tensor
+    settings: Settings
+    device: str
+
+    def predict(self, images: np.ndarray, batch: int = 512) -> np.ndarray:
+        """Return probabilities float32 [N, classes] of images uint8 [N, H, W, C]."""
+        return self._each(images, batch, lambda x: self.module(x).float().softmax(1))
+
+    def features(self, images: np.ndarray, batch: int = 512) -> np.ndarray:
+        """Return what goes into the last linear layer, float32 [N, F], of images uint8 [N, H, W, C]."""
+        caught: list[torch.Tensor] = []
+        handle = nets.last_linear(self.module).register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
+
+        def one(x: torch.Tensor) -> torch.Tensor:
+            caught.clear()
+            self.module(x)
+            return caught[-1].flatten(1).float()
+
+        try:
+            return self._each(images, batch, one)
+        finally:
+            handle.remove()
+
+    def _each(self, images: np.ndarray, batch: int, work: Callable[[torch.Tensor], torch.Tensor]) -> np.ndarray:
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, max(len(images), 1), batch):
+                pixels = torch.from_numpy(np.array(images[start : start + batch])).to(self.device)
+                parts.append(_forward(work, _standard(pixels, self.mean, self.deviation), self.settings).cpu().numpy())
+        return np.concatenate(parts)
+
+
+def _standard(pixels: torch.Tensor, mean: torch.Tensor, deviation: torch.Tensor) -> torch.Tensor:
+    """Return uint8 [N, H, W, C] as standardised float32 [N, C, H, W]."""
+    return ((pixels.float() - mean) / deviation).permute(0, 3, 1, 2)
+
+
+def _forward(net: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, settings: Settings) -> torch.Tensor:
+    x = x.contiguous(memory_format=torch.channels_last if settings.layout == "channels-last" else torch.contiguous_format)
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=settings.precision == "bf16"):
+        return net(x)
+
+
+class Source:
+    """One set of labelled images shown in an order of its own, every image once before any comes again.
+
+    Args:
+        images: uint8 [N, H, W, C].
+        labels: int64 [N].
+        key: decides the order.
+        device: where batches are wanted.
+    """
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, key: tuple[object, ...], device: str) -> None:
+        self.images, self.labels, self.device = images, torch.from_numpy(np.array(labels, np.int64)), device
+        self.resident = torch.from_numpy(np.array(images)).to(device) if device != "cpu" and images.nbytes <= RESIDENT else None
+        self._order = self._endless(key)
+
+    def _endless(self, key: tuple[object, ...]) -> Iterator[int]:
+        epoch = 0
+        while True:
+            yield from seeds.stream("order", *key, epoch).permutation(len(self.images)).tolist()
+            epoch += 1
+
+    def take(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the next images uint8 [count, H, W, C] and labels int64 [count] on the device."""
+        rows = np.fromiter(self._order, np.int64, count)
+        index = torch.from_numpy(rows)
+        pixels = torch.from_numpy(self.images[rows]).to(self.device) if self.resident is None else self.resident[index.to(self.device)]
+        return pixels, self.labels[index].to(self.device)
+
+
+def fit(
+    images: np.ndarray | Sequence[np.ndarray],
+    labels: np.ndarray | Sequence[np.ndarray],
+    *,
+    classes: int,
+    settings: Settings,
+    seed: int,
+    device: str = "cpu",
+    validation: tuple[np.ndarray, np.ndarray] | None = None,
+    progress: Callable[[int, str], None] | None = None,
+) -> Fitted:
+    """Train a recogniser from scratch.
+
+    Args:
+        images: uint8 [N, H, W, C], array or memory map; or several such sets, which share every batch equally.
+        labels: int64 [N], likewise.
+        classes: number of classes.
+        settings: how.
+        seed: decides weights, order and augmentation.
+        device: "cpu", "cuda" or "mps".
+        validation: images and labels whose accuracy is told to `progress` at the end.
+        progress: called after each step with 1 and a short text.
+
+    Raises:
+        UsageError: the recogniser is unknown or cannot work on these images.
+        ValueError: no images, or images and labels that do not match.
+    """
+    several = _sets(images, labels)
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device == "cuda" else []):
+        torch.manual_seed(seeds.integer("recogniser", seed, "weights"))
+        height, width, channels = several[0][0].shape[1:]
+        net = nets.find(settings.recogniser, settings.width).build(classes, (channels, height, width)).to(device)
+        if settings.layout == "channels-last":
+            net = net.to(memory_format=torch.channels_last)
+        mean, deviation = (part.to(device) for part in _statistics(several))
+        sources = [Source(x, y, ("recogniser", seed, i), device) for i, (x, y) in enumerate(several)]
+        _train(net, sources, lambda pixels: _standard(pixels, mean, deviation), settings, seed=seed, progress=progress)
+    fitted = Fitted(net.eval(), mean, deviation, settings, device)
+    if validation is not None and progress is not None:
+        right = float((fitted.predict(validation[0]).argmax(1) == validation[1]).mean())
+        progress(0, f"{100 * right:.1f} % right on the validation part")
+    return fitted
+
+
+def _sets(images: np.ndarray | Sequence[np.ndarray], labels: np.ndarray | Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+    one = isinstance(images, np.ndarray)
+    several = list(zip([images] if one else images, [labels] if one else labels, strict=True))
+    for x, y in several:
+        if not len(x) or len(x) != len(y) or x.ndim != 4 or x.dtype != np.uint8:
+            raise ValueError(f"images uint8 [N, H, W, C] and as many labels are needed, got {x.dtype} {x.shape} and {len(y)} labels")
+    return several
+
+
+def _statistics(several: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and deviation float32 [C] of the pixels, every set with equal weight."""
+    means, squares = [], []
+    for images, _ in several:
+        rows = np.unique(np.linspace(0, len(images) - 1, min(len(images), STATISTICS)).astype(np.int64))
+        sample = images[rows]
+        means.append(sample.mean((0, 1, 2), dtype=np.float64))
+        squares.append(sample.var((0, 1, 2), dtype=np.float64) + means[-1] ** 2)
+    mean = np.mean(means, axis=0)
+    deviation = np.sqrt(np.maximum(np.mean(squares, axis=0) - mean**2, 1.0))
+    return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(deviation.astype(np.float32))
+
+
+def _optimizer(net: nn.Module, settings: Settings) -> torch.optim.SGD:
+    decayed = [p for p in net.parameters() if p.ndim > 1]
+    plain = [p for p in net.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.SGD([g for g in groups if g["params"]], lr=settings.learning_rate, momentum=settings.momentum, nesterov=True, foreach=True)
+
+
+def peak_share(step: int, steps: int) -> float:
+    """Return the learning rate of a step as a share of its peak: linear up for a fifth of the steps, linear down to zero."""
+    rise = max(1, math.ceil(RISE * steps))
+    return (step + 1) / rise if step < rise else (steps - step) / max(1, steps - rise + 1)
+
+
+def _train(
+    net: nn.Module,
+    sources: Sequence[Source],
+    standard: Callable[[torch.Tensor], torch.Tensor],
+    settings: Settings,
+    *,
+    seed: int,
+    progress: Callable[[int, str], None] | None,
+) -> None:
+    optimizer, parts = _optimizer(net, settings), augment.parse(settings.augment)
+    generator = torch.Generator().manual_seed(seeds.integer("recogniser", seed, "augment"))
+    share = settings.batch // len(sources)
+    counts = [share + (settings.batch - share * len(sources) if i == 0 else 0) for i in range(len(sources))]
+    net.train()
+    for step in range(settings.steps):
+        taken = [source.take(count) for source, count in zip(sources, counts, strict=True)]
+        pixels, labels = (torch.cat([pair[i] for pair in taken]) for i in (0, 1))
+        x = augment.augment(standard(pixels), parts, generator)
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * peak_share(step, settings.steps)
+        optimizer.zero_grad(set_to_none=True)
+        loss = F.cross_entropy(_forward(net, x, settings).float(), labels, label_smoothing=settings.smoothing)
+        loss.backward()
+        optimizer.step()
+        if progress is not None:
+            progress(1, f"loss {loss.item():.2f}" if step % 10 == 0 else "")

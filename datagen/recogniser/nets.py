@@ -1,0 +1,160 @@
+"""The judge's nets: a small residual net from scratch, any torchvision model by name, or the user's own class."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from datagen import registry
+from datagen.errors import ResourceError, UsageError, nearest
+
+WORKING_SIDE = 16
+"""the first residual stage works on images of at most about this side"""
+ENLARGED = (0, 32, 64, 96, 128, 224, 299)
+"""sides tried, in order, for a torchvision model that cannot work on the images as they are"""
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions beside a shortcut (He et al. 2016); float [N, width, H, W] to the same shape."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.second = _convolution(width, width), _convolution(width, width)
+        nn.init.zeros_(self.second[1].weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.relu(x + self.second(F.relu(self.first(x))))
+
+
+def _convolution(before: int, after: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(after))
+
+
+class Residual(nn.Module):
+    """Strided convolutions, three residual stages, mean and maximum over the image, one linear layer.
+
+    Takes float32 [N, C, H, W] of any size from 8 to 256 and returns logits [N, classes].
+    """
+
+    def __init__(self, classes: int, shape: tuple[int, int, int], width: int) -> None:
+        super().__init__()
+        channels, height, width_pixels = shape
+        side = max(height, width_pixels)
+        layers: list[nn.Module] = []
+        while side > 1.25 * WORKING_SIDE:
+            layers += [_convolution(channels, width, 2, 5 if not layers else 3), nn.ReLU()]
+            channels, side = width, -(-side // 2)
+        if not layers:
+            layers += [_convolution(channels, width), nn.ReLU()]
+        layers.append(Block(width))
+        for wider in (2 * width, 4 * width):
+            layers += [_convolution(wider // 2, wider, 2), nn.ReLU(), Block(wider)]
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(8 * width, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.body(x)
+        return self.head(torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1))
+
+
+class Small:
+    """A small residual net trained from scratch.
+
+    Args:
+        width: channels of the first stage; the last has four times as many. None plans it from the images.
+    """
+
+    def __init__(self, width: int | None = None) -> None:
+        self.width = width
+
+    def build(self, classes: int, shape: tuple[int, int, int]) -> nn.Module:
+        """Return a net for float32 [N, C, H, W] of this shape (C, H, W), its weights drawn by torch's global generator."""
+        return Residual(classes, shape, self.width or (20 if max(shape[1:]) <= WORKING_SIDE else 32))
+
+
+class Torchvision:
+    """A torchvision model by name, from scratch: no weights are ever downloaded.
+
+    Args:
+        name: as `torchvision.models.list_models()` has it, of those that classify images.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def build(self, classes: int, shape: tuple[int, int, int]) -> nn.Module:
+        """Return the model for float32 [N, C, H, W]; grey becomes three equal channels, too small images are enlarged.
+
+        Raises:
+            UsageError: it cannot work on images of this shape.
+        """
+        models = torchvision_models()
+        extra = {"aux_logits": False, "init_weights": True} if self.name in {"googlenet", "inception_v3"} else {}
+        net = models.get_model(self.name, weights=None, num_classes=classes, **extra)
+        for side in ENLARGED:
+            adapted = Adapted(net, side).eval()
+            try:
+                with torch.no_grad():
+                    adapted(torch.zeros(2, *shape))
+            except (RuntimeError, ValueError, AssertionError):
+                continue
+            return adapted.train()
+        raise UsageError(f"{self.name!r} cannot work on images of {shape[1]}x{shape[2]}", where="--recogniser", hint="small is the default")
+
+
+class Adapted(nn.Module):
+    """A model for three channels behind what brings images there: float32 [N, C, H, W] to logits [N, classes]."""
+
+    def __init__(self, net: nn.Module, side: int) -> None:
+        super().__init__()
+        self.net, self.side = net, side
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[1] == 1:
+            x = x.expand(-1, 3, -1, -1)
+        if self.side:
+            x = F.interpolate(x, (self.side, self.side), mode="bilinear", antialias=True)
+        logits: torch.Tensor = self.net(x)
+        return logits
+
+
+def torchvision_models() -> Any:
+    """Return `torchvision.models`; ResourceError with the remedy where torchvision is missing or does not fit torch."""
+    try:
+        from torchvision import models
+    except Exception as error:
+        hint = f"pip install torch torchvision together ({str(error)[:80]})"
+        raise ResourceError("torchvision cannot be imported", where="--recogniser", hint=hint) from error
+    return models
+
+
+def find(name: str, width: int | None = None) -> Any:
+    """Return a recogniser (contracts.Recogniser) by name.
+
+    Args:
+        name: a row of the registry, FILE.py:Class, or the name of a torchvision model that classifies.
+        width: handed to the class where it is given.
+
+    Raises:
+        UsageError: the name is unknown.
+        ResourceError: torchvision is needed and cannot be imported.
+    """
+    if ".py:" in name or name in registry.names("recognisers"):
+        part = registry.load("recognisers", name)
+        return part() if width is None else part(width=width)
+    models = torchvision_models()
+    known = models.list_models(module=models)
+    if name not in known:
+        raise UsageError(f"unknown recogniser {name!r}", where="--recogniser", hint=nearest(name, [*registry.names("recognisers"), *known]))
+    return Torchvision(name)
+
+
+def last_linear(net: nn.Module) -> nn.Linear:
+    """Return the linear layer that gives the logits: what goes into it are the net's features; UsageError where there is none."""
+    found = [part for part in net.modules() if isinstance(part, nn.Linear)]
+    if not found:
+        raise UsageError("the recogniser has no linear layer whose input could be its features", where="--recogniser", hint="small has one")
+    return found[-1]
