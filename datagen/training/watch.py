@@ -63,7 +63,7 @@ class Watch:
         self.shown = list(range(len(classes)))[:: max(1, -(-len(classes) // CLASSES_SHOWN))]
         self._sums: dict[str, torch.Tensor] = {}
         self._steps = self._images = 0
-        self._since = time.monotonic()
+        self._since = 0.0
         self._board: Any = None
         self._said_grid = False
         self.rate = 0.0
@@ -83,6 +83,7 @@ class Watch:
 
     def step(self, stage: str, losses: Mapping[str, torch.Tensor], batch: int, images_seen: int) -> None:
         """Take in the losses of one step; about once a second they are averaged, shown and written."""
+        self._since = self._since or time.monotonic()
         for name, value in losses.items():
             self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
         self._steps += 1
