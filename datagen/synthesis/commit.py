@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import datagen
 from datagen import storage
 from datagen.contracts import Format, Rows
@@ -103,7 +105,7 @@ def commit(out: Path, format: Format, task: ShardTask, rows: Rows) -> ShardNote:
     storage.make_folder(path.parent)
     beside = storage.create_all(out, format.files(rows))
     size, sha256 = storage.create(path, lambda file: format.write(file, rows), again=True)
-    counts = [int((rows.labels == label).sum()) for label in range(len(rows.classes))]
+    counts = np.bincount(rows.labels, minlength=len(rows.classes)).tolist()
     by_name = {name: count for name, count in zip(rows.classes, counts, strict=True) if count}
     images = len(rows.labels)
     note = ShardNote(task.id, task.file, by_name, images, images, 0, size + beside, sha256)
