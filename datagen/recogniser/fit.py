@@ -47,7 +47,7 @@ class Settings:
     weight_decay: float = 5e-4
     momentum: float = 0.9
     smoothing: float = 0.1
-    augment: str = "shift"
+    augment: str = "shift,zoom"
     width: int | None = None
     precision: str = "fp32"
     layout: str = "contiguous"
