@@ -71,7 +71,11 @@ def application() -> typer.Typer:
 
 
 def main() -> None:
-    """Run the command line of this process and leave with its exit code."""
+    """Run the command line of this process and leave with its exit code.
+
+    Threads that wait for each other give their processor away soon: on a busy machine that is several times faster.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     sys.exit(run(sys.argv[1:]))
 
 

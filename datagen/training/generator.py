@@ -49,7 +49,7 @@ def write(folder: Path, family: Family, state: State, *, classes: Sequence[str],
         noise=family.noise(spec),
         version=datagen.__version__,
     )
-    storage.write_json(folder / "card.json", dataclasses.asdict(card))
+    storage.replace(folder / "card.json", storage.seal(dataclasses.asdict(card)))
     return folder / "card.json"
 
 

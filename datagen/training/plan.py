@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,6 @@ def prepare(recipe: Recipe, family: Family, shape: tuple[int, int, int], counts:
     """Return what a family builds for, its settings filled from its own plan where the user left them open."""
     recipe = recipe.planned(
         device=machine.device(recipe.device),
-        threads=machine.processors(),
         size=shape[1:],
         colour="grey" if shape[0] == 1 else "rgb",
     )
@@ -61,13 +61,13 @@ def complete(spec: Spec, family: Family, batches: Batches, *, begun: float) -> P
     recipe, stages = spec.recipe, list(family.stages(spec))
     batch = recipe.batch or 1
     rows = batches.chosen(0, batch)
-    images, labels = batches.images(rows, recipe.device)
+    images = batches.images(rows, recipe.device)
     timed: list[timing.Timed] = []
     state = State(spec)
     for stage in stages:
-        timed.append(timing.choose(stage, lambda stage=stage: _built(stage, state, recipe), images, labels, allowed=_allowed(recipe)))  # type: ignore[misc]
+        timed.append(timing.choose(stage, partial(_built, stage, state, recipe), images, allowed=_allowed(recipe), threads=_threads(recipe)))
         _built(stage, state, recipe)
-    recipe = recipe.planned(precision=timed[0].precision, layout=timed[0].layout)
+    recipe = recipe.planned(precision=timed[0].precision, layout=timed[0].layout, threads=timed[0].threads)
     totals, how = _totals(recipe, stages, [t.rate for t in timed], begun)
     recipe = recipe.planned(
         images=sum(totals),
@@ -92,6 +92,12 @@ def _built(stage: Stage, state: State, recipe: Recipe) -> State:
 def _allowed(recipe: Recipe) -> tuple[tuple[str, str], ...]:
     pairs = [p for p in timing.CHOICES if recipe.precision in (p[0], "auto") and recipe.layout in (p[1], "auto")]
     return tuple(pairs)
+
+
+def _threads(recipe: Recipe) -> list[int]:
+    most = recipe.threads or machine.processors()
+    fixed = recipe.threads or recipe.deterministic or recipe.device != "cpu"
+    return [most] if fixed or most == 1 else [most, max(1, most // 2)]
 
 
 def _every(seconds: float, rate: float, batch: int) -> int:

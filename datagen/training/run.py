@@ -153,7 +153,6 @@ def _job(
         torch.set_num_threads(ready.recipe.threads or 1)
     else:
         spec = plan.prepare(recipe, family, real.shape, counts)
-        torch.set_num_threads(spec.recipe.threads or 1)
         ready = plan.complete(spec, family, batches, begun=begun)
         storage.write_json(out / "recipe.json", plan.stored(ready, asked))
     by_name = dict(zip(real.dataset.classes, counts, strict=True))

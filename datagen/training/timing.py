@@ -1,27 +1,30 @@
-"""A short timing on this machine that chooses precision and memory layout, and forecasts images a second."""
+"""A short timing on this machine that chooses precision, memory layout and threads, and forecasts images a second."""
 
 from __future__ import annotations
 
 import copy
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from datagen.contracts import Stage, State
 
-STEPS = 4
+STEPS = 5
+Pairs = tuple[tuple[str, str], ...]
 CHOICES = (("fp32", "contiguous"), ("fp32", "channels-last"), ("bf16", "channels-last"), ("bf16", "contiguous"))
 WORTH = 1.05
 
 
 @dataclass(frozen=True)
 class Timed:
-    """What a timing chose: precision, layout, images a second, and every rate measured by "precision layout"."""
+    """What a timing chose: precision, layout, threads, images a second, and every rate measured by "precision layout threads"."""
 
     precision: str
     layout: str
+    threads: int
     rate: float
     rates: dict[str, float]
 
@@ -41,38 +44,45 @@ def arrange(state: State, layout: str) -> None:
             net.to(memory_format=torch.channels_last)
 
 
-def choose(stage: Stage, fresh: Callable[[], State], images: torch.Tensor, labels: torch.Tensor, *, allowed: tuple[tuple[str, str], ...]) -> Timed:
-    """Time a few steps of a stage under each allowed pair and return the fastest; a pair must win by 5 % over those before it.
+def choose(stage: Stage, fresh: Callable[[], State], batch: tuple[torch.Tensor, torch.Tensor], *, allowed: Pairs, threads: Sequence[int]) -> Timed:
+    """Time a few steps of a stage and return the fastest setting; a later one must win by 5 % over those before it.
+
+    Precision and layout are timed with the first number of threads, the other numbers with the pair that won: where
+    other programs keep the processors busy, fewer threads are often faster.
 
     Args:
         stage: the stage to time.
         fresh: makes a new state with the stage built; it is thrown away.
-        images: float32 [batch, C, H, W]; labels: int64 [batch].
+        batch: images float32 [batch, C, H, W] and labels int64 [batch].
         allowed: pairs of precision and layout, the plainest first.
+        threads: numbers of compute threads, the largest first.
     """
-    rates: dict[str, float] = {}
-    best, best_rate = allowed[0], 0.0
     start = fresh()
-    for precision, layout in allowed:
-        state = copy.deepcopy(start)
-        rate = _rate(stage, state, images, labels, (precision, layout), slowest=best_rate / 3)
-        rates[f"{precision} {layout}"] = round(rate, 1)
-        if rate > best_rate * WORTH:
-            best, best_rate = (precision, layout), rate
-    return Timed(*best, rate=best_rate, rates=rates)
+    tried: dict[tuple[str, str, int], float] = {}
+    best, rate = (*allowed[0], threads[0]), 0.0
+    for many in threads:
+        torch.set_num_threads(many)
+        for precision, layout in allowed if many == threads[0] else [best[:2]]:
+            found = _rate(stage, copy.deepcopy(start), batch, (precision, layout), slowest=rate / 3)
+            tried[precision, layout, many] = found
+            if found > rate * WORTH:
+                best, rate = (precision, layout, many), found
+    torch.set_num_threads(best[2])
+    rates = {f"{p} {layout} {many} threads": round(value, 1) for (p, layout, many), value in tried.items()}
+    return Timed(*best, rate=rate, rates=rates)
 
 
-def _rate(stage: Stage, state: State, images: torch.Tensor, labels: torch.Tensor, pair: tuple[str, str], *, slowest: float) -> float:
+def _rate(stage: Stage, state: State, batch: tuple[torch.Tensor, torch.Tensor], pair: tuple[str, str], *, slowest: float) -> float:
     precision, layout = pair
     arrange(state, layout)
-    best = 0.0
+    images, labels = batch
+    seconds = []
     for i in range(STEPS + 1):
         begun = time.perf_counter()
         step(stage, state, images, labels, 0.5, precision=precision, layout=layout)
         if images.is_cuda:
             torch.cuda.synchronize()
-        rate = len(images) / (time.perf_counter() - begun)
-        best = max(best, rate if i else 0.0)
-        if rate < slowest and i:
-            return rate
-    return best
+        seconds.append(time.perf_counter() - begun)
+        if i and len(images) / seconds[-1] < slowest:
+            break
+    return len(images) / statistics.median(seconds[1:])
