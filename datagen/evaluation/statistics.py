@@ -132,5 +132,5 @@ def verdict(difference: Interval, before: float, after: float, *, images: int, r
     if difference.high < 0:
         text = f"Adding these synthetic images to the real ones harms: accuracy falls by {points(difference.mean, sign=False)} points ({span}), {change}"
         return Verdict("harms", f"{text} ({where}).")
-    text = f"No difference seen: real + synthetic minus real is {points(difference.mean)} points ({span}), {change}"
+    text = f"Adding these synthetic images to the real ones makes no difference that was seen: {points(difference.mean)} points ({span}), {change}"
     return Verdict("none_seen", f"{text} ({where}); only a difference of about {points(difference.half, sign=False)} points or more could have been seen.")

@@ -11,8 +11,8 @@ from markupsafe import Markup, escape
 from datagen.errors import printable
 
 ARM_NAMES = {"real": "real", "synthetic": "synthetic only", "both": "real + synthetic"}
-CELL_TEXT, DRAWN = 12, 60
-"""confusion matrices have numbers up to so many classes, and are drawn up to so many"""
+CELL_TEXT, LABELLED, DRAWN = 12, 24, 60
+"""confusion matrices have numbers and names up to so many classes, and are drawn up to so many"""
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -108,16 +108,27 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Markup
     size = len(classes)
     if size > DRAWN:
         return None
-    cell, left = 10.0, 0.0
-    parts = [element("rect", x=left, y=0, width=cell * size, height=cell * size, class_="paper")]
+    names = [_short(name) for name in classes]
+    margin = 3 + 2.6 * max(map(len, names)) if size <= LABELLED else 0.0
+    parts = [element("rect", x=0, y=0, width=10 * size, height=10 * size, class_="paper")]
+    if margin:
+        parts += [element("text", name, x=-2, y=10 * i + 6.1, text_anchor="end", class_="label") for i, name in enumerate(names)]
+        parts += [element("text", name, transform=f"translate({10 * i + 6.1:g} -2) rotate(-90)", class_="label") for i, name in enumerate(names)]
     for row, line in enumerate(counts):
         total = max(1, sum(line))
         for column, count in enumerate(line):
             if count:
                 parts += _cell(row, column, count / total, size, f"{printable(classes[row])} taken for {printable(classes[column])}")
-    side = cell * size
+    side = margin + 10 * size
     label = "matrix of confusions, rows are true classes"
-    return element("svg", Markup("").join(parts), viewBox=f"0 0 {side:g} {side:g}", role="img", aria_label=label, class_="matrix")
+    box = f"{-margin:g} {-margin:g} {side:g} {side:g}"
+    return element("svg", Markup("").join(parts), viewBox=box, role="img", aria_label=label, class_="matrix")
+
+
+def _short(name: str) -> str:
+    """Return a class name of at most nine characters, safe to show."""
+    name = printable(name)
+    return name if len(name) <= 9 else name[:8] + "…"
 
 
 def _cell(row: int, column: int, share: float, size: int, title: str) -> list[Markup]:
@@ -148,7 +159,7 @@ def boxes(quantiles: Mapping[str, Sequence[float]]) -> Markup:
         parts.append(element("line", x1=f"{x[1]:.2f}%", x2=f"{x[95]:.2f}%", y1=y + 32, y2=y + 32, class_=f"span {kind}"))
         parts.append(element("rect", x=f"{x[25]:.2f}%", width=f"{max(0.4, x[75] - x[25]):.2f}%", y=y + 24, height=16, rx=3, class_=f"box {kind}"))
         parts.append(element("line", x1=f"{x[50]:.2f}%", x2=f"{x[50]:.2f}%", y1=y + 22, y2=y + 42, class_="median"))
-    return _svg(parts, 104, "distances to the nearest training image")
+    return _svg(parts, 96, "distances to the nearest training image", class_="boxes")
 
 
 def pair(value: float, floor: float) -> Markup:

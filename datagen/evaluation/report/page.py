@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from datagen import seeds
 from datagen.errors import printable
+from datagen.evaluation import statistics
 from datagen.evaluation.arms import Labelled
 from datagen.evaluation.experiment import Context
 from datagen.evaluation.report import charts, pictures
@@ -52,7 +53,7 @@ def render(report: Mapping[str, Any], context: Context) -> str:
 
 def points(value: float | None) -> str:
     """Return a difference of shares in points with its sign, such as +1.2; a dash for None."""
-    return "–" if value is None else f"{100 * value:+.1f}".replace("-", "−")
+    return "–" if value is None else statistics.points(value)
 
 
 def chosen(report: Mapping[str, Any]) -> list[int]:
@@ -133,8 +134,3 @@ def _neighbours(report: Mapping[str, Any], context: Context) -> dict[str, Any] |
 
 def _one(part: Labelled, place: Mapping[str, Any]) -> str:
     return pictures.png(thumbnail(part.images[place["row"]]))
-
-
-def sentences(findings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the sentences of findings that have no place of their own in the page."""
-    return [finding["sentence"] for finding in findings if finding["details"] is not None]
