@@ -77,11 +77,13 @@ def fit(
         real = read(source, recipe, out, progress)
         job = _job(real, recipe, family, out, progress, known=known, asked=asked, begun=begun)
         job.stop = stop
+        training = time.monotonic()
         try:
             loop.train(job)
         finally:
             job.watch.close()
-        return _finish(job, real, begun)
+        trained = round(time.monotonic() - training, 1)
+        return _finish(job, real, begun) | {"training_seconds": trained}
 
 
 def _check_out(out: Path, source: str | Path) -> None:
