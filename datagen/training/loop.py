@@ -117,7 +117,10 @@ def _run_stage(job: Job, index: int, images: int) -> None:
             if _passed(images, batch, recipe.grid_every or total) or images == batch * max(1, total // batch // 20):
                 job.watch.grid(job.family, job.sampled(), before + images, job.device)
             if stop and images < total:
+                job.watch.end(stage.name, before + images)
                 raise Stopped(f"stopped after {before + images:,} images", where=job.folder, hint="the same command continues here")
+        job.watch.end(stage.name, before + images)
+        _check_numbers(job, stage, images)
     _save(job, index, images)
 
 
@@ -138,8 +141,12 @@ def _one_step(job: Job, index: int, images: int) -> None:
     for average in job.averages.values():
         average.update(batch, images + batch)
     job.watch.step(stage.name, found, batch, sum(job.totals[:index]) + images + batch)
-    if not all(math.isfinite(v) for v in job.watch.last.values()):
-        raise ResourceError(f"the losses are no longer numbers after {images:,} images", where=stage.name, hint="lower it: --set learning_rate=…")
+    _check_numbers(job, stage, images)
+
+
+def _check_numbers(job: Job, stage: Stage, images: int) -> None:
+    if not all(math.isfinite(value) for value in job.watch.last.values()):
+        raise ResourceError(f"the losses are no longer numbers after {images:,} images", where=stage.name, hint="lower the step: --set learning_rate=…")
 
 
 def _save(job: Job, index: int, images: int) -> None:

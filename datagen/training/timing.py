@@ -63,7 +63,7 @@ def choose(stage: Stage, fresh: Callable[[], State], batch: tuple[torch.Tensor, 
     for many in threads:
         torch.set_num_threads(many)
         for precision, layout in allowed if many == threads[0] else [best[:2]]:
-            found = _rate(stage, copy.deepcopy(start), batch, (precision, layout), slowest=rate / 3)
+            found = _rate(stage, copy.deepcopy(start), batch, (precision, layout), slowest=rate / 4)
             tried[precision, layout, many] = found
             if found > rate * WORTH:
                 best, rate = (precision, layout, many), found
@@ -73,16 +73,18 @@ def choose(stage: Stage, fresh: Callable[[], State], batch: tuple[torch.Tensor, 
 
 
 def _rate(stage: Stage, state: State, batch: tuple[torch.Tensor, torch.Tensor], pair: tuple[str, str], *, slowest: float) -> float:
+    """Return images a second, the first step (a quarter of the batch) not counted; a pair below `slowest` is given up at once."""
     precision, layout = pair
     arrange(state, layout)
     images, labels = batch
     seconds = []
     for i in range(STEPS + 1):
+        some = len(images) if i else max(2, len(images) // 4)
         begun = time.perf_counter()
-        step(stage, state, images, labels, 0.5, precision=precision, layout=layout)
+        step(stage, state, images[:some], labels[:some], 0.5, precision=precision, layout=layout)
         if images.is_cuda:
             torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - begun)
-        if i and len(images) / seconds[-1] < slowest:
+        seconds.append((time.perf_counter() - begun) / some)
+        if 1 / seconds[-1] < slowest:
             break
-    return len(images) / statistics.median(seconds[1:])
+    return 1 / statistics.median(seconds[1:] or seconds)

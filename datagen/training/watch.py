@@ -88,10 +88,12 @@ class Watch:
             self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
         self._steps += 1
         self._images += batch
-        now = time.monotonic()
-        if now - self._since < LINE_SECONDS:
-            return
-        self.rate = self._images / (now - self._since)
+        if time.monotonic() - self._since >= LINE_SECONDS:
+            self._report(stage, images_seen)
+
+    def _report(self, stage: str, images_seen: int) -> None:
+        seconds = max(time.monotonic() - self._since, 1e-9)
+        self.rate = self._images / seconds
         means = {name: round(float(total) / self._steps, 5) for name, total in self._sums.items()}
         self.last = means
         line = {"stage": stage, "images": images_seen, "images_per_second": round(self.rate, 1), "losses": means}
@@ -102,7 +104,12 @@ class Watch:
             board.add_scalar("speed/images_per_second", self.rate, images_seen)
         text = ", ".join(f"{name} {mean:.3g}" for name, mean in means.items())
         self.progress.advance(self._images, f"{self.rate:,.0f} images/s, {text}")
-        self._sums, self._steps, self._images, self._since = {}, 0, 0, now
+        self._sums, self._steps, self._images, self._since = {}, 0, 0, time.monotonic()
+
+    def end(self, stage: str, images_seen: int) -> None:
+        """Report what is left of a stage at its end, or where it is stopped."""
+        if self._steps:
+            self._report(stage, images_seen)
 
     def grid(self, family: Family, state: State, images_seen: int, device: str) -> Path:
         """Draw a grid by class, write it as samples/IMAGES.png and to TensorBoard, and print the path of the first."""
