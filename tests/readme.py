@@ -104,6 +104,13 @@ def recipes() -> str:
     return "\n".join(["| recipe | | suits | measured |", "| --- | --- | --- | --- |", *rows])
 
 
+def report() -> str:
+    """Return the table of what report.json holds."""
+    from datagen.evaluation.report.schema import KEYS
+
+    return "\n".join(["| key | |", "| --- | --- |", *(f"| `{key}` | {escaped(meaning)} |" for key, meaning in KEYS.items())])
+
+
 SECTIONS: dict[str, Callable[[], str]] = {
     "map": map_of_tree,
     "verbs": verbs,
@@ -111,6 +118,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "exit-codes": exit_codes,
     "parts": parts,
     "recipes": recipes,
+    "report": report,
 }
 
 

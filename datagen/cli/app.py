@@ -84,6 +84,8 @@ def run(arguments: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    if sys.platform == "win32":
+        return _fail(ResourceError("Windows is not supported", hint="use datagen inside WSL 2"), json_wanted="--json" in arguments)
     try:
         with _sigterm():
             code = typer.main.get_command(application()).main(arguments, prog_name="datagen", standalone_mode=False)

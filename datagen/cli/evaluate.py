@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
 from datagen.cli.options import Asked, Outcome, Verb
-from datagen.cli.show import rows
+from datagen.cli.show import columns, quoted, rows
 from datagen.records import ANY, JUDGE, READ
 
 
@@ -23,7 +24,31 @@ def run(
     from datagen.evaluation.run import evaluate
 
     value = evaluate(shards, real=real, test=test, run=source, out=out, recipe=asked.recipe, progress=asked.progress, dry_run=asked.dry_run)
-    return Outcome(value, rows(value), "")
+    if asked.dry_run:
+        return Outcome(value, rows(value))
+    return Outcome(value, summary(value), f"open {quoted(value['report'])} in a browser")
+
+
+def summary(report: Mapping[str, Any]) -> str:
+    """Return what evaluate found in a few lines: accuracy of each arm with its interval, differences, verdict, what to try next."""
+    table = [("trained on", "images", "right on unseen real images", "95 % interval")]
+    for name, arm in report["arms"].items():
+        table.append((name, f"{arm['images']:,}", percent(arm["accuracy"]["mean"]), interval(arm["accuracy"])))
+    for name, found in report["differences"].items():
+        table.append((name, "", f"{100 * found['mean']:+.1f} points", interval(found)))
+    advice = [f"- {sentence}" for sentence in report.get("next", [])]
+    return "\n".join([columns(table), "", report["verdict"]["sentence"], *advice, f"report: {report['report']}"])
+
+
+def percent(fraction: float) -> str:
+    """Return 0.955 as "95.5 %"."""
+    return f"{100 * fraction:.1f} %"
+
+
+def interval(found: Mapping[str, Any]) -> str:
+    """Return the ends of an interval of fractions in percent, "" where there are none (a single repeat has none everywhere)."""
+    low, high = found.get("low"), found.get("high")
+    return "" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f}"
 
 
 VERB = Verb(run, "Measure how useful synthetic images are on unseen real ones.", (ANY, READ, JUDGE))

@@ -10,8 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from datagen import storage
+from datagen.cli.evaluate import summary
 from datagen.cli.options import Asked, Outcome, Verb
-from datagen.cli.show import quoted, rows
+from datagen.cli.show import quoted
 from datagen.errors import OutputError
 from datagen.progress import Progress
 from datagen.records import ANY
@@ -79,7 +80,7 @@ def run(asked: Asked, out: Annotated[str, typer.Option("--out", metavar="DIR", h
         made[step.split()[1]] = call()
         progress.status(exit_code=0)
     value = {"out": str(root), "report": str(report / "report.html"), **made}
-    return Outcome(value, rows(made["evaluate"]) + f"\n\nreport: {report / 'report.html'}", "datagen fit YOUR_FOLDER --out run")
+    return Outcome(value, summary(made["evaluate"]), "datagen fit YOUR_FOLDER --out run")
 
 
 VERB = Verb(run, "Try everything on 1,797 handwritten digits; needs no download.", (ANY,), defaults={"recipe": "digits"})

@@ -7,12 +7,38 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from datagen.records import Finding
+import numpy as np
+
+from datagen.evaluation.arms import ARMS, Labelled
+from datagen.evaluation.experiment import Context
+from datagen.records import ArmResult, Finding
+
+CLASSES = ("a b", "no", "猫")
 
 
-def check(measure_class: Any, context: Any) -> None:
+def labelled(count: int, seed: int) -> Labelled:
+    """Return easy images uint8 [count, 6, 6, 1], each class one grey level with noise."""
+    rng = np.random.default_rng(seed)
+    labels = (np.arange(count) % len(CLASSES)).astype(np.int64)
+    images = (labels * 70)[:, None, None, None] + rng.integers(0, 60, (count, 6, 6, 1))
+    return Labelled(images.astype(np.uint8), labels)
+
+
+def context() -> Context:
+    """Return a small experiment with made results: three repeats of every arm, pixels as features."""
+    real, synthetic, test = (labelled(90, seed) for seed in range(3))
+    rng, results = np.random.default_rng(9), []
+    for arm, skill in zip(ARMS, (0.9, 0.7, 0.95), strict=True):
+        for repeat in range(3):
+            right = rng.random(len(test)) < skill
+            predicted = np.where(right, test.labels, (test.labels + 1) % len(CLASSES))
+            results.append(ArmResult(arm, repeat, predicted, right, steps=10, images=90, seconds=1.0))
+    return Context(CLASSES, real, synthetic, test, tuple(results), lambda images: images.reshape(len(images), -1).astype(np.float32) / 255)
+
+
+def check(measure_class: Any) -> None:
     """Measure one small experiment twice."""
-    first, second = (findings(measure_class().measure(context)) for _ in range(2))
+    first, second = (findings(measure_class().measure(context())) for _ in range(2))
     assert first
     assert len({finding.measure for finding in first}) == len(first), "every finding has its own name"
     for finding in first:
