@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from datagen import machine
 from datagen.progress import span
 from datagen.recogniser import timing
 from datagen.recogniser.fit import Settings
@@ -16,7 +17,7 @@ from datagen.records import Recipe
 REPEATS = 3
 SHOWN = 1280
 """training images shown, counting repeats, are this times the root of the number of real images"""
-FEWEST_STEPS = 100
+FEWEST_STEPS = 200
 """what a slow machine takes at least"""
 QUICK = 5
 
@@ -28,13 +29,15 @@ class Plan:
     Attributes:
         settings: of the recogniser; equal for all arms.
         repeats: of every arm.
+        threads: for computing.
         rate: images a second, forecast by a short timing.
-        rates: images a second by "precision layout", of all that were timed.
+        rates: images a second by "precision layout threads", of all that were timed.
         limited: whether this machine's speed, not the images, decided the steps.
     """
 
     settings: Settings
     repeats: int
+    threads: int
     rate: float
     rates: Mapping[str, float]
     limited: bool = False
@@ -52,10 +55,11 @@ class Plan:
         """Return what was decided in lines, each with the flag that changes it."""
         s = self.settings
         why = "given" if recipe.steps else "limited by this machine's speed" if self.limited else "planned from the real images"
+        timed = ", ".join(f"{name} {rate:,.0f}" for name, rate in self.rates.items())
         return [
             f"recogniser {s.recogniser} (--recogniser), {s.steps:,} steps (--steps; {why}) of {s.batch} images (--judge-batch), "
             f"{self.repeats} repeat{'s' if self.repeats > 1 else ''} (--repeats) of each arm",
-            f"{s.precision}, {s.layout} (timed: {', '.join(f'{k} {v:,.0f}' for k, v in self.rates.items())} images/s)",
+            f"{s.precision}, {s.layout}, {self.threads} thread{'s' if self.threads > 1 else ''} (--threads; timed in images/s: {timed})",
             f"about {span(self.seconds)} for all arms",
         ]
 
@@ -70,6 +74,7 @@ def make(recipe: Recipe, *, images: int, shape: tuple[int, int, int], classes: i
 
     Without --steps the images shown grow with the root of the number of real images (900: 38,000, 60,000: 313,000), but
     one arm takes no longer than the root of that number in seconds on this machine (900: 30 s, 60,000: 4 minutes).
+    With --deterministic nothing depends on the timing.
 
     Args:
         recipe: its judge settings; what is given there is kept.
@@ -79,10 +84,13 @@ def make(recipe: Recipe, *, images: int, shape: tuple[int, int, int], classes: i
         device: "cpu", "cuda" or "mps".
     """
     settings = Settings(recogniser=recipe.recogniser, batch=recipe.judge_batch)
-    timed = timing.choose(settings, shape, classes, device=device, plain=recipe.deterministic)
+    most = recipe.threads or machine.processors()
+    fixed = recipe.threads or recipe.deterministic or device != "cpu" or most == 1
+    threads = [most] if fixed else [most, 1]
+    timed = timing.choose(settings, shape, classes, device=device, plain=recipe.deterministic, threads=threads)
     wanted = math.ceil(SHOWN * math.sqrt(images) / settings.batch)
-    possible = max(FEWEST_STEPS, int(math.sqrt(images) * timed.rate / settings.batch))
+    possible = wanted if recipe.deterministic else max(FEWEST_STEPS, int(math.sqrt(images) * timed.rate / settings.batch))
     steps = recipe.steps or max(1, min(wanted, possible) // (QUICK if recipe.quick else 1))
     repeats = recipe.repeats or (1 if recipe.quick else REPEATS)
     limited = recipe.steps is None and possible < wanted
-    return Plan(dataclasses.replace(timed.settings, steps=steps), repeats, round(timed.rate, 1), timed.rates, limited)
+    return Plan(dataclasses.replace(timed.settings, steps=steps), repeats, timed.threads, round(timed.rate, 1), timed.rates, limited)

@@ -68,7 +68,6 @@ def evaluate(
     progress = progress or Progress(folder)
     progress.folder = None
     _check_out(folder, asked)
-    torch.set_num_threads(recipe.threads or machine.processors())
     if dry_run:
         found = inputs.gather(asked, recipe, progress=progress)
         return _dry(found, _planned(recipe, found, device), folder)
@@ -85,6 +84,7 @@ def evaluate(
         planned = plan.stored(known) if known is not None else _planned(recipe, found, device)
         if known is None:
             storage.write_json(folder / PLAN, {"schema": SCHEMA, "asked": written, "plan": planned.written()})
+        torch.set_num_threads(recipe.threads or planned.threads)
         for line in [*found.notes, *_describe(found), *planned.describe(recipe)]:
             progress.say(line)
         return _carry_out(found, planned, recipe, folder, progress=progress, device=device, begun=begun)

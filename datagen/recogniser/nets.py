@@ -74,7 +74,7 @@ class Small:
 
     def build(self, classes: int, shape: tuple[int, int, int]) -> nn.Module:
         """Return a net for float32 [N, C, H, W] of this shape (C, H, W), its weights drawn by torch's global generator."""
-        return Residual(classes, shape, self.width or (20 if max(shape[1:]) <= WORKING_SIDE else 32))
+        return Residual(classes, shape, self.width or (16 if max(shape[1:]) <= WORKING_SIDE else 24))
 
 
 class Torchvision:

@@ -1,9 +1,11 @@
-"""A short timing on this machine that chooses precision and memory layout of a recogniser and forecasts images a second."""
+"""A short timing on this machine that chooses precision, memory layout and threads of a recogniser and forecasts images a second."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,23 +13,24 @@ import torch
 
 from datagen.recogniser.fit import Settings, fit
 
-CHOICES = (("fp32", "contiguous"), ("fp32", "channels-last"), ("bf16", "channels-last"))
-WARM, STEPS = 2, 6
+STEPS, ENOUGH = 8, 2.0
+"""steps timed, fewer where they take longer than so many seconds"""
 WORTH = 1.05
-"""another pair than the plainest must win by this factor"""
+"""a later choice must win by this factor"""
 
 
 @dataclass(frozen=True)
 class Timed:
-    """Settings with the fastest precision and layout, their images a second, and every rate by "precision layout"."""
+    """Settings with the fastest precision and layout, threads, images a second, and every rate by "precision layout threads"."""
 
     settings: Settings
+    threads: int
     rate: float
     rates: dict[str, float]
 
 
-def choose(settings: Settings, shape: tuple[int, int, int], classes: int, *, device: str = "cpu", plain: bool = False) -> Timed:
-    """Train a few steps on noise under each pair of precision and layout and return the fastest.
+def choose(settings: Settings, shape: tuple[int, int, int], classes: int, *, device: str = "cpu", plain: bool = False, threads: Sequence[int] = (1,)) -> Timed:
+    """Train a few steps on noise under each choice and return the fastest; its number of threads is set.
 
     Args:
         settings: recogniser and batch are looked at.
@@ -35,30 +38,50 @@ def choose(settings: Settings, shape: tuple[int, int, int], classes: int, *, dev
         classes: number of classes.
         device: "cpu", "cuda" or "mps".
         plain: keep to fp32 and the contiguous layout, and only measure the rate.
+        threads: numbers of compute threads to try; bf16 is tried with the number that won.
     """
     rng = np.random.default_rng(0)
     channels, height, width = shape
     images = rng.integers(0, 256, (settings.batch, height, width, channels), dtype=np.uint8)
     labels = rng.integers(0, classes, settings.batch)
+    plainest = dataclasses.replace(settings, precision="fp32", layout="contiguous", steps=STEPS)
     rates: dict[str, float] = {}
-    best, best_rate = settings, 0.0
-    for precision, layout in CHOICES[:1] if plain else CHOICES:
-        tried = dataclasses.replace(settings, precision=precision, layout=layout, steps=WARM + STEPS)
+    best, best_threads, best_rate = plainest, threads[0], 0.0
+
+    def attempt(tried: Settings, many: int) -> None:
+        nonlocal best, best_threads, best_rate
+        torch.set_num_threads(many)
         rate = _rate(tried, images, labels, classes, device)
-        rates[f"{precision} {layout}"] = round(rate, 1)
+        rates[f"{tried.precision} {tried.layout} {many} thread{'s' if many > 1 else ''}"] = round(rate, 1)
         if rate > best_rate * WORTH:
-            best, best_rate = dataclasses.replace(settings, precision=precision, layout=layout), rate
-    return Timed(best, best_rate, rates)
+            best, best_threads, best_rate = tried, many, rate
+
+    for many in threads:
+        attempt(plainest, many)
+        if not plain:
+            attempt(dataclasses.replace(plainest, layout="channels-last"), many)
+    if not plain:
+        attempt(dataclasses.replace(plainest, precision="bf16", layout="channels-last"), best_threads)
+    torch.set_num_threads(best_threads)
+    return Timed(dataclasses.replace(best, steps=settings.steps), best_threads, best_rate, rates)
+
+
+class _Enough(Exception):
+    """Ends a timing early."""
 
 
 def _rate(settings: Settings, images: np.ndarray, labels: np.ndarray, classes: int, device: str) -> float:
-    """Return the images a second of the fastest of a few steps, the first ones left out."""
-    times: list[float] = []
+    """Return the images a second of the median step, the first one left out where there are others."""
+    times = [time.perf_counter()]
 
     def note(count: int, text: str) -> None:
         if device == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter())
+        if times[-1] - times[0] > ENOUGH:
+            raise _Enough
 
-    fit(images, labels, classes=classes, settings=settings, seed=0, device=device, progress=note)
-    return settings.batch / max(1e-9, float(np.diff(times)[WARM - 1 :].min()))
+    with contextlib.suppress(_Enough):
+        fit(images, labels, classes=classes, settings=settings, seed=0, device=device, progress=note)
+    steps = np.diff(times)
+    return settings.batch / max(1e-9, float(np.median(steps[1:] if len(steps) > 1 else steps)))
