@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -16,16 +16,6 @@ _PUBLIC = {
     "Recipe": "datagen.records",
     "DatagenError": "datagen.errors",
 }
-
-if TYPE_CHECKING:
-    from datagen.cli.describe import describe as describe
-    from datagen.errors import DatagenError as DatagenError
-    from datagen.evaluation.run import evaluate as evaluate
-    from datagen.reading.shards import ShardDataset as ShardDataset
-    from datagen.records import Recipe as Recipe
-    from datagen.synthesis.export import export as export
-    from datagen.synthesis.run import synthesize as synthesize
-    from datagen.training.run import fit as fit
 
 __all__ = ["DatagenError", "Recipe", "ShardDataset", "__version__", "describe", "evaluate", "export", "fit", "synthesize"]
 

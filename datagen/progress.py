@@ -50,6 +50,7 @@ class Progress:
 
     @folder.setter
     def folder(self, folder: str | Path | None) -> None:
+        """Name another folder for status.json, or none."""
         self._folder = Path(folder) if folder else None
         self._written = 0.0
 

@@ -228,6 +228,7 @@ def test_a_fault_of_ours_leaves_a_log_with_the_traceback(tmp_path: Path, capsys:
 def test_the_exit_code_is_in_status_json_of_a_folder_that_was_begun(tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     def work(asked: Any, out: str) -> Outcome:
         if out.endswith("ours"):
+            asked.progress.folder = out
             with asked.progress.stage("working", 1):
                 raise SafetyError("stop here")
         raise SafetyError("not ours")
@@ -259,8 +260,8 @@ def test_a_closed_pipe_ends_quietly() -> None:
 
 
 @pytest.mark.parametrize("language", ["C", "POSIX", ""])
-def test_plain_languages_and_no_terminal(language: str) -> None:
-    done = program("fit", "不在\x1b[31m", env=os.environ | {"LANG": language, "LC_ALL": language, "NO_COLOR": "1", "TERM": "dumb", "PYTHONIOENCODING": "ascii"})
+def test_plain_languages_and_no_terminal(language: str, tmp_path: Path) -> None:
+    done = program("fit", "不在\x1b[31m", cwd=tmp_path, env=os.environ | {"LANG": language, "LC_ALL": language, "NO_COLOR": "1", "TERM": "dumb", "PYTHONIOENCODING": "ascii"})
     assert done.returncode == 3
     assert done.stderr.startswith("error: ")
     assert "\x1b" not in done.stderr + done.stdout

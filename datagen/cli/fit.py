@@ -28,8 +28,8 @@ def run(
 
 def _plan(asked: Asked, folder: str) -> Outcome:
     """Scan and decide as `fit` does, and stop there; no folder is made."""
-    from datagen import registry
-    from datagen.sources import cache, scan, shape
+    from datagen import registry, seeds
+    from datagen.sources import cache, scan, shape, split
     from datagen.training import plan
     from datagen.training.batches import Batches
 
@@ -37,7 +37,7 @@ def _plan(asked: Asked, folder: str) -> Outcome:
     family = registry.load("families", recipe.family)()
     data = scan.scan(folder, recipe, test=recipe.test, progress=asked.progress)
     wanted, sentence = shape.plan_shape(data, recipe)
-    train = (~data.test).nonzero()[0]
+    train = split.split(data, holdout=recipe.holdout, key=seeds.digest(recipe.seed, "holdout").hex()).train
     counts = plan.counts_of(data.labels[train], len(data.classes))
     pixels = cache.pixels(data, wanted, recipe, progress=asked.progress)
     batches = Batches(pixels, data.labels, train, balanced=recipe.sampling == "balanced", seed=recipe.seed)

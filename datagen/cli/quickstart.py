@@ -24,7 +24,7 @@ TEST_KEY = "quickstart test half"
 def write_digits(folder: Path, progress: Progress) -> int:
     """Write the digits as PNG files folder/{train,test}/DIGIT/INDEX.png, half of every class each, the same half always; returns how many.
 
-    The images are 8x8 grey; values 0 to 16 become 0 to 255. A folder that is whole already is left alone.
+    The images are 8x8 grey; values 0 to 16 become 0 to 255. Files that are there and whole are left alone.
     """
     import numpy as np
     from sklearn.datasets import load_digits
@@ -37,7 +37,8 @@ def write_digits(folder: Path, progress: Progress) -> int:
     for digit in range(10):
         members = np.flatnonzero(labels == digit)
         test[seeds.stream(TEST_KEY, digit).permutation(members)[: len(members) // 2]] = True
-    progress.say(f"writing {len(labels):,} digits to {folder}")
+    if not folder.exists():
+        progress.say(f"writing {len(labels):,} digits to {folder}")
     storage.create_all(folder, ((f"{'test' if test[i] else 'train'}/{labels[i]}/{i:04d}.png", _png(images[i])) for i in range(len(labels))))
     return len(labels)
 

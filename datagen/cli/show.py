@@ -26,8 +26,8 @@ def rows(value: Mapping[str, Any]) -> str:
     table: list[tuple[str, str]] = []
     for key, item in value.items():
         if isinstance(item, Mapping):
-            table += [(f"{key}.{inner}", cell(part)) for inner, part in item.items() if not isinstance(part, Mapping | list | tuple)]
-        elif item is not None and item != "":
+            table += [(f"{key}.{inner}", cell(part)) for inner, part in item.items() if part is not None and not isinstance(part, Mapping | list | tuple)]
+        elif item not in (None, "", []):
             table.append((key, cell(item)))
     return columns(table)
 
