@@ -261,7 +261,8 @@ def test_a_closed_pipe_ends_quietly() -> None:
 
 @pytest.mark.parametrize("language", ["C", "POSIX", ""])
 def test_plain_languages_and_no_terminal(language: str, tmp_path: Path) -> None:
-    done = program("fit", "不在\x1b[31m", cwd=tmp_path, env=os.environ | {"LANG": language, "LC_ALL": language, "NO_COLOR": "1", "TERM": "dumb", "PYTHONIOENCODING": "ascii"})
+    environment = os.environ | {"LANG": language, "LC_ALL": language, "NO_COLOR": "1", "TERM": "dumb", "PYTHONIOENCODING": "ascii"}
+    done = program("fit", "不在\x1b[31m", cwd=tmp_path, env=environment)
     assert done.returncode == 3
     assert done.stderr.startswith("error: ")
     assert "\x1b" not in done.stderr + done.stdout
