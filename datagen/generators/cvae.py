@@ -55,7 +55,8 @@ class CVAE:
         pixels = spec.shape[0] * spec.shape[1] * spec.shape[2]
         latent = 16 if pixels <= 300 else 32 if pixels <= 1600 else 64 if pixels <= 6400 else 128
         wide = 64 if spec.recipe.device == "cuda" else 32
-        return {"batch": 128, "learning_rate": 2e-3, "width": wide, "latent": latent, "beta": 1.0, "half_life": 20_000}
+        batch = 128 if pixels <= 300 or spec.recipe.device == "cuda" else 64
+        return {"batch": batch, "learning_rate": 2e-3, "width": wide, "latent": latent, "beta": 1.0, "half_life": 20_000}
 
     def noise(self, spec: Spec) -> int:
         """Return the size of the latent."""

@@ -53,11 +53,11 @@ class GAN:
         pixels = spec.shape[1] * spec.shape[2]
         wide = 64 if spec.recipe.device == "cuda" else 32
         return {
-            "batch": 64,
+            "batch": 32,
             "learning_rate": 5e-4,
             "width": wide,
             "latent": 64,
-            "gamma": 1.0 * pixels / 1024,
+            "gamma": 2.0 * pixels / 1024,
             "augment": "translate",
             "half_life": 10_000,
         }

@@ -53,16 +53,26 @@ class Up(nn.Module):
         return self.conv(x)[..., : self.size[0], : self.size[1]]
 
 
+HALVED = 16
+
+
+def _levels(shape: tuple[int, int, int], width: int) -> tuple[list[tuple[int, int]], list[int], int]:
+    """Return sizes and channels a level and the stride of the way in: nets on images of 16 pixels or more begin at half their size."""
+    sizes = resolutions(*shape[1:])
+    stride = 2 if min(shape[1:]) >= HALVED else 1
+    sizes = sizes[stride - 1 :]
+    return sizes, widths(len(sizes), width), stride
+
+
 class Tower(nn.Module):
-    """Image [N, C, H, W] to features [N, outward]: residual blocks at each resolution but the finest, stride-2 convolutions between, then a linear map."""
+    """Image [N, C, H, W] to features [N, outward]: residual blocks at each resolution, stride-2 convolutions between, then a linear map."""
 
     def __init__(self, shape: tuple[int, int, int], width: int, outward: int, blocks: int = 1) -> None:
         super().__init__()
-        sizes = resolutions(*shape[1:])
-        channels = widths(len(sizes), width)
-        layers: list[nn.Module] = [nn.Conv2d(shape[0], channels[0], 3, padding=1)]
-        for level, (fine, coarse) in enumerate(pairwise(channels)):
-            layers += [Residual(fine) for _ in range(blocks if level > 0 else 0)]
+        sizes, channels, stride = _levels(shape, width)
+        layers: list[nn.Module] = [nn.Conv2d(shape[0], channels[0], 2 * stride + 1, stride=stride, padding=stride)]
+        for fine, coarse in pairwise(channels):
+            layers += [Residual(fine) for _ in range(blocks if stride == 2 or fine > width else 0)]
             layers += [nn.LeakyReLU(0.2), nn.Conv2d(fine, coarse, 3, stride=2, padding=1)]
         layers += [Residual(channels[-1]) for _ in range(blocks)]
         self.body = nn.Sequential(*layers)
@@ -77,16 +87,16 @@ class Painter(nn.Module):
 
     def __init__(self, inward: int, shape: tuple[int, int, int], width: int, blocks: int = 1) -> None:
         super().__init__()
-        sizes = resolutions(*shape[1:])[::-1]
-        channels = widths(len(sizes), width)[::-1]
+        sizes, channels, stride = _levels(shape, width)
+        sizes, channels = sizes[::-1], channels[::-1]
         self.start = (channels[0], *sizes[0])
         self.stem = nn.Linear(inward, math.prod(self.start))
         layers: list[nn.Module] = [Residual(channels[0]) for _ in range(blocks)]
         for level in range(1, len(sizes)):
             layers += [nn.LeakyReLU(0.2), Up(channels[level - 1], channels[level], sizes[level])]
-            layers += [Residual(channels[level]) for _ in range(blocks if level < len(sizes) - 1 else 0)]
-        layers += [nn.LeakyReLU(0.2), nn.Conv2d(channels[-1], shape[0], 3, padding=1)]
-        self.body = nn.Sequential(*layers)
+            layers += [Residual(channels[level]) for _ in range(blocks if stride == 2 or level < len(sizes) - 1 else 0)]
+        way_out = Up(channels[-1], shape[0], shape[1:]) if stride == 2 else nn.Conv2d(channels[-1], shape[0], 3, padding=1)
+        self.body = nn.Sequential(*layers, nn.LeakyReLU(0.2), way_out)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         return self.body(self.stem(z).unflatten(1, self.start))
