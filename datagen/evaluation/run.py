@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,34 @@ from datagen import recipe as recipes
 from datagen.errors import ArtefactError, OutputError, UsageError
 from datagen.evaluation import experiment, inputs, plan
 from datagen.evaluation.arms import Kept, Trial
+from datagen.evaluation.experiment import Context
 from datagen.evaluation.inputs import Asked, Inputs
 from datagen.evaluation.plan import Plan
 from datagen.evaluation.report import page, schema
 from datagen.progress import Progress, span
-from datagen.records import ANY, JUDGE, READ, SCHEMA, Recipe
+from datagen.records import ANY, JUDGE, READ, SCHEMA, Finding, Recipe
 
 PLAN, REPORT, PAGE = "plan.json", "report.json", "report.html"
 OURS = {PLAN, REPORT, PAGE, "scan.json", "status.json", "arms", ".lock"}
 FREE = ("threads", "device")
 """settings that may differ when an evaluation is continued"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One evaluation under way: what is asked, settings, folder of the report, device, progress, when it began (monotonic seconds)."""
+
+    asked: Asked
+    recipe: Recipe
+    folder: Path
+    device: str
+    progress: Progress
+    begun: float
+
+    def written(self) -> dict[str, Any]:
+        """Return what was asked as JSON; a folder is continued only where it is equal."""
+        settings = {k: v for k, v in self.recipe.settings(ANY, READ, JUDGE).items() if k not in FREE}
+        return {**self.asked.written(), "settings": settings, "recogniser_hash": registry.file_hash(self.recipe.recogniser)}
 
 
 def evaluate(
@@ -64,30 +83,21 @@ def evaluate(
     begun, dry_run = time.monotonic(), bool(settings.pop("dry_run", False))
     recipe = recipes.gather(None, [], **settings) if recipe is None else recipe.changed("flag", **settings) if settings else recipe
     asked = Asked(_one(shards), *(str(path) if path is not None else None for path in (real, test, run)))
-    device, folder = machine.device(recipe.device), Path(out)
-    progress = progress or Progress(folder)
-    progress.folder = None
-    _check_out(folder, asked)
+    job = Job(asked, recipe, Path(out), machine.device(recipe.device), progress or Progress(out), begun)
+    job.progress.folder = None
+    _check_out(job.folder, asked)
     if dry_run:
-        found = inputs.gather(asked, recipe, progress=progress)
-        return _dry(found, _planned(recipe, found, device), folder)
-    storage.make_folder(folder)
-    with storage.lock(folder):
-        written = _written(asked, recipe)
-        known = _known(folder, written)
-        progress.folder = folder
-        if known is not None and (folder / REPORT).is_file() and (folder / PAGE).is_file():
-            progress.say(f"{folder} is finished already; nothing to do")
-            return _finished(folder)
-        storage.sweep(folder)
-        found = inputs.gather(asked, recipe, progress=progress, report=folder / "scan.json")
-        planned = plan.stored(known) if known is not None else _planned(recipe, found, device)
-        if known is None:
-            storage.write_json(folder / PLAN, {"schema": SCHEMA, "asked": written, "plan": planned.written()})
-        torch.set_num_threads(recipe.threads or planned.threads)
-        for line in [*found.notes, *_describe(found), *planned.describe(recipe)]:
-            progress.say(line)
-        return _carry_out(found, planned, recipe, folder, progress=progress, device=device, begun=begun)
+        found = inputs.gather(asked, recipe, progress=job.progress)
+        return _dry(found, _planned(job, found), job.folder)
+    storage.make_folder(job.folder)
+    with storage.lock(job.folder):
+        known = _known(job)
+        job.progress.folder = job.folder
+        finished = known is not None and (job.folder / REPORT).is_file() and (job.folder / PAGE).is_file()
+        if finished:
+            job.progress.say(f"{job.folder} is finished already; nothing to do")
+        report = _read(job.folder) if finished else _produce(job, known)
+    return {"out": str(job.folder), "report": str(job.folder / PAGE), "finished": finished, **report}
 
 
 def _one(shards: str | Path | Sequence[str | Path]) -> str:
@@ -108,38 +118,34 @@ def _check_out(out: Path, asked: Asked) -> None:
         raise OutputError("is not empty and not a report", where=out, hint="give another --out")
 
 
-def _written(asked: Asked, recipe: Recipe) -> dict[str, Any]:
-    settings = {k: v for k, v in recipe.settings(ANY, READ, JUDGE).items() if k not in FREE}
-    return {**asked.written(), "settings": settings, "recogniser_hash": registry.file_hash(recipe.recogniser)}
-
-
-def _known(folder: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the plan that a folder was begun with, None for a new one; UsageError where something else is asked now."""
-    if not (folder / PLAN).is_file():
+def _known(job: Job) -> dict[str, Any] | None:
+    """Return the plan that the folder was begun with, None for a new one; UsageError where something else is asked now."""
+    file = job.folder / PLAN
+    if not file.is_file():
         return None
-    known = storage.read_json(folder / PLAN)
+    known, asked = storage.read_json(file), job.written()
     if not isinstance(known, dict) or not isinstance(known.get("schema"), int) or known["schema"] > SCHEMA:
-        raise ArtefactError("was written by a newer datagen", where=folder / PLAN, hint="update datagen, or give another --out")
+        raise ArtefactError("was written by a newer datagen", where=file, hint="update datagen, or give another --out")
     before = known["asked"]
     changed = recipes.differences({k: before.get(k) for k in asked if k != "settings"}, {k: v for k, v in asked.items() if k != "settings"})
     settings = recipes.differences(before["settings"], asked["settings"])
     if changed or settings:
         detail = "; ".join([*changed, *settings][:3])
-        raise UsageError(f"this report was begun with something else: {detail}", where=folder, hint="give another --out, or the first command again")
-    plan_value: dict[str, Any] = known["plan"]
-    return plan_value
+        raise UsageError(f"this report was begun with something else: {detail}", where=job.folder, hint="give another --out, or the first command again")
+    planned: dict[str, Any] = known["plan"]
+    return planned
 
 
-def _planned(recipe: Recipe, found: Inputs, device: str) -> Plan:
-    return plan.make(recipe, images=len(found.real), shape=found.shape, classes=len(found.classes), device=device)
+def _planned(job: Job, found: Inputs) -> Plan:
+    return plan.make(job.recipe, images=len(found.real), shape=found.shape, classes=len(found.classes), device=job.device)
 
 
-def _describe(found: Inputs) -> list[str]:
+def _describe(found: Inputs) -> str:
     channels, height, width = found.shape
-    return [
+    return (
         f"{len(found.real):,} real and {len(found.synthetic):,} synthetic images of {len(found.classes):,} classes, {height}x{width} "
         f"{'grey' if channels == 1 else 'RGB'}, tested on {len(found.test):,} unseen real images"
-    ]
+    )
 
 
 def _dry(found: Inputs, planned: Plan, folder: Path) -> dict[str, Any]:
@@ -158,31 +164,40 @@ def _dry(found: Inputs, planned: Plan, folder: Path) -> dict[str, Any]:
     }
 
 
-def _carry_out(found: Inputs, planned: Plan, recipe: Recipe, folder: Path, *, progress: Progress, device: str, begun: float) -> dict[str, Any]:
-    parts = {"real": found.real, "synthetic": found.synthetic, "test": found.test}
-    hashes = {name: part.digest() for name, part in parts.items()}
-    trial = Trial(parts, found.classes, planned.settings, recipe.seed, device, hashes)
-    torch.use_deterministic_algorithms(recipe.deterministic)
-    try:
-        context = experiment.compare(trial, planned.repeats, kept=Kept(folder), progress=progress)
-        findings = experiment.measure(context, progress=progress)
-    finally:
-        torch.use_deterministic_algorithms(False)
-    report = schema.build(context, findings, found, planned, hashes=hashes, seconds=time.monotonic() - begun)
+def _produce(job: Job, known: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Read the images, plan unless a plan is known, train, measure, and write page and report, the report last."""
+    progress, folder = job.progress, job.folder
+    storage.sweep(folder)
+    found = inputs.gather(job.asked, job.recipe, progress=progress, report=folder / "scan.json")
+    planned = plan.stored(known) if known is not None else _planned(job, found)
+    if known is None:
+        storage.write_json(folder / PLAN, {"schema": SCHEMA, "asked": job.written(), "plan": planned.written()})
+    torch.set_num_threads(job.recipe.threads or planned.threads)
+    for line in [*found.notes, _describe(found), *planned.describe(job.recipe)]:
+        progress.say(line)
+    context, findings, hashes = _measured(job, found, planned)
+    report = schema.build(context, findings, found, planned, hashes=hashes, seconds=time.monotonic() - job.begun)
     storage.replace(folder / PAGE, page.render(report, context).encode("utf-8"))
     storage.write_json(folder / REPORT, report)
-    progress.say(report["verdict"]["sentence"])
     progress.say(f"report after {span(report['seconds'])}: {folder / PAGE}")
     progress.status(exit_code=0)
-    return _returned(report, folder, finished=False)
+    return report
 
 
-def _returned(report: dict[str, Any], folder: Path, *, finished: bool) -> dict[str, Any]:
-    return {"out": str(folder), "report": str(folder / PAGE), "finished": finished, **report}
+def _measured(job: Job, found: Inputs, planned: Plan) -> tuple[Context, list[Finding], dict[str, str]]:
+    parts = {"real": found.real, "synthetic": found.synthetic, "test": found.test}
+    hashes = {name: part.digest() for name, part in parts.items()}
+    trial = Trial(parts, found.classes, planned.settings, job.recipe.seed, job.device, hashes)
+    torch.use_deterministic_algorithms(job.recipe.deterministic)
+    try:
+        context = experiment.compare(trial, planned.repeats, kept=Kept(job.folder), progress=job.progress)
+        return context, experiment.measure(context, progress=job.progress), hashes
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
-def _finished(folder: Path) -> dict[str, Any]:
+def _read(folder: Path) -> dict[str, Any]:
     report = storage.read_json(folder / REPORT)
     if not isinstance(report, dict) or not isinstance(report.get("schema"), int) or report["schema"] > schema.SCHEMA:
         raise ArtefactError("was written by a newer datagen", where=folder / REPORT, hint="update datagen")
-    return _returned(report, folder, finished=True)
+    return report
