@@ -98,14 +98,13 @@ class Progress:
         from rich.console import Console
 
         columns = (
-            bars.TextColumn("{task.description}"),
+            bars.TextColumn("{task.description}", markup=False),
             bars.BarColumn(24),
             bars.TaskProgressColumn(),
             bars.TimeRemainingColumn(),
-            bars.TextColumn("{task.fields[text]}"),
+            bars.TextColumn("{task.fields[text]}", markup=False),
         )
-        text = bars.TextColumn("{task.fields[text]}")
-        with bars.Progress(*columns, text, console=Console(stderr=True), transient=True, refresh_per_second=4) as bar:
+        with bars.Progress(*columns, console=Console(stderr=True), transient=True, refresh_per_second=4) as bar:
             self._bar, self._task = bar, bar.add_task(name, total=total or None, completed=self.done, text="")
             yield
 

@@ -301,6 +301,11 @@ def test_a_missing_gpu_is_exit_6_at_once(capsys: Captured, monkeypatch: pytest.M
     assert time.monotonic() - begun < 2
 
 
+def test_windows_is_refused_in_one_sentence(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app.sys, "platform", "win32")
+    assert refused(capsys, "recipes") == (6, "error: Windows is not supported; use datagen inside WSL 2")
+
+
 def test_the_program_is_the_module(tmp_path: Path) -> None:
     done = program("recipes", "digits", cwd=tmp_path)
     assert done.returncode == 0
