@@ -70,7 +70,7 @@ class Recipe(BaseModel):
     seed: int = setting(ANY, "everything random follows from it", 0, ge=0, lt=2**63)
     device: Literal["auto", "cpu", "cuda", "mps"] = setting(ANY, "where to compute; auto takes a GPU where there is one", "auto")
     deterministic: bool = setting(ANY, "fp32 and fixed layout: equal bytes across machines of one kind", False)
-    threads: int | None = setting(ANY, "compute threads; planned: the processors this process may use", ge=1, le=1024)
+    threads: int | None = setting(ANY, "compute threads; planned by a short timing", ge=1, le=1024)
 
     size: Size | None = setting(READ, "height x width in pixels (64 or 48x64); planned from the images")
     resize: Literal["crop", "pad", "stretch"] = setting(READ, "how another aspect is brought to the size", "crop")

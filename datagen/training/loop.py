@@ -114,7 +114,7 @@ def _run_stage(job: Job, index: int, images: int) -> None:
             stop = job.stop()
             if (_passed(images, batch, recipe.checkpoint_every or total) and images < total) or stop:
                 _save(job, index, images)
-            if _passed(images, batch, recipe.grid_every or total) or images == batch * max(1, total // batch // 20):
+            if _passed(images, batch, recipe.grid_every or total) or images == batch * max(1, min(total, recipe.grid_every or total) // batch // 20):
                 job.watch.grid(job.family, job.sampled(), before + images, job.device)
             if stop and images < total:
                 job.watch.end(stage.name, before + images)

@@ -40,9 +40,14 @@ class Real:
     sentence: str
 
 
-def fit(
-    source: str | Path, out: str | Path | None = None, recipe: Recipe | None = None, *, progress: Progress | None = None, **settings: Any
-) -> dict[str, Any]:
+class Fitted(dict[str, Any]):
+    """What `fit` returns: a mapping that a notebook shows as the last sample grid."""
+
+    def _repr_png_(self) -> bytes | None:
+        return Path(self["grid"]).read_bytes() if self["grid"] else None
+
+
+def fit(source: str | Path, out: str | Path | None = None, recipe: Recipe | None = None, *, progress: Progress | None = None, **settings: Any) -> Fitted:
     """Fit a class-conditional generator to labelled images.
 
     Args:
@@ -72,7 +77,7 @@ def fit(
         known = _known(out, asked)
         if known and (out / "generator" / "card.json").is_file():
             progress.say(f"{out} is finished already; nothing to do")
-            return _summary(out, begun, finished=True)
+            return Fitted(_summary(out, begun, finished=True))
         storage.sweep(out)
         real = read(source, recipe, out, progress)
         job = _job(real, recipe, family, out, progress, known=known, asked=asked, begun=begun)
@@ -83,7 +88,7 @@ def fit(
         finally:
             job.watch.close()
         trained = round(time.monotonic() - training, 1)
-        return _finish(job, real, begun) | {"training_seconds": trained}
+        return Fitted(_finish(job, real, begun), training_seconds=trained)
 
 
 def _check_out(out: Path, source: str | Path) -> None:
