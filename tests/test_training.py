@@ -197,6 +197,12 @@ def test_out_that_cannot_be_a_run_is_refused(make_folder: Maker, tmp_path: Path,
     assert sorted(p.name for p in source.iterdir()) == ["class0", "class1", "class2"]
 
 
+def test_a_missing_source_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        quick_fit(tmp_path / "typo", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_damaged_checkpoint_is_said_and_passed_over(make_folder: Maker, tmp_path: Path) -> None:
     source, out = make_folder(each=15), tmp_path / "run"
     quick_fit(source, out)
@@ -253,7 +259,7 @@ def test_plan_prefers_what_the_user_said(tmp_path: Path) -> None:
 
     spec = plan.prepare(recipe.gather(None, [], width=7), CVAE(), (1, 28, 28), [10, 10])
     assert (spec.recipe.width, spec.recipe.origins["width"]) == (7, "flag")
-    assert (spec.recipe.batch, spec.recipe.origins["batch"]) == (128, "plan")
+    assert (spec.recipe.batch, spec.recipe.origins["batch"]) == (64, "plan")
     assert spec.recipe.colour == "grey"
 
 

@@ -163,23 +163,27 @@ def row_bytes(base: str, name: str, rows: Sequence[int]) -> Iterator[tuple[int, 
     path = f"{base}/{name}"
     reader = opened(path)
     column = columns_of(name, reader.schema_arrow).image
-    wanted, start, given = set(rows), 0, 0
+    wanted, given = set(rows), 0
     try:
-        for group in range(reader.num_row_groups):
-            count = reader.metadata.row_group(group).num_rows
-            if not wanted.isdisjoint(range(start, start + count)):
-                row = start
-                for batch in reader.iter_batches(batch_size=_BATCH, row_groups=[group], columns=[column]):
-                    for value in batch.column(0):
-                        if row in wanted:
-                            given += 1
-                            yield row, _content(value.as_py())
-                        row += 1
-            start += count
+        for row, value in _values(reader, column, wanted):
+            if row in wanted:
+                given += 1
+                yield row, _content(value)
     except (OSError, pyarrow.ArrowException) as error:
         raise _damaged(path, error) from error
     if given < len(wanted):
         raise InputError("has fewer rows than when it was scanned", where=path, hint="give the same command again")
+
+
+def _values(reader: Any, column: str, wanted: set[int]) -> Iterator[tuple[int, Any]]:
+    start = 0
+    for group in range(reader.num_row_groups):
+        count = reader.metadata.row_group(group).num_rows
+        if not wanted.isdisjoint(range(start, start + count)):
+            batches = reader.iter_batches(batch_size=_BATCH, row_groups=[group], columns=[column])
+            values = (value.as_py() for batch in batches for value in batch.column(0))
+            yield from enumerate(values, start)
+        start += count
 
 
 def _content(value: Any) -> bytes | InputError:

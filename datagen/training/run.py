@@ -94,6 +94,8 @@ def fit(source: str | Path, out: str | Path | None = None, recipe: Recipe | None
 def _check_out(out: Path, source: str | Path) -> None:
     if out.exists() and not out.is_dir():
         raise OutputError("is a file", where=out, hint="give another --out")
+    if not Path(source).exists():
+        raise InputError("no such folder or file", where=source, hint="give a folder with one sub-folder a class, a CSV or Parquet")
     inside, here = Path(source).resolve(), out.resolve()
     if here == inside or inside in here.parents:
         raise OutputError("lies inside the input folder, which is never written to", where=out, hint="give another --out")
