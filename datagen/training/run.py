@@ -79,7 +79,7 @@ def fit(source: str | Path, out: str | Path | None = None, recipe: Recipe | None
             progress.say(f"{out} is finished already; nothing to do")
             return Fitted(_summary(out, begun, finished=True))
         storage.sweep(out)
-        real = read(source, recipe, out, progress)
+        real = read(source, recipe, out, progress, begun=known is not None)
         job = _job(real, recipe, family, out, progress, known=known, asked=asked, begun=begun)
         job.stop = stop
         training = time.monotonic()
@@ -116,10 +116,10 @@ def _known(out: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
     return known
 
 
-def read(source: str | Path, recipe: Recipe, out: Path, progress: Progress) -> Real:
-    """Scan the images, check that they are those a run began with, and bring them to one shape; writes data.json and scan.json."""
+def read(source: str | Path, recipe: Recipe, out: Path, progress: Progress, *, begun: bool) -> Real:
+    """Scan the images and bring them to one shape; writes data.json and scan.json, or checks that a run that has begun began with them."""
     dataset = scan.scan(source, recipe, test=recipe.test, progress=progress, report=out / "scan.json")
-    stored = storage.read_json(out / "data.json") if (out / "data.json").is_file() else None
+    stored = storage.read_json(out / "data.json") if begun else None
     if stored and stored["fingerprint"] != dataset.fingerprint:
         before, now = stored["counts"], dict(zip(dataset.classes, plan.counts_of(dataset.labels, len(dataset.classes)), strict=True))
         changed = [f"{k}: {before.get(k, 0)} images, now {now.get(k, 0)}" for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
