@@ -120,7 +120,7 @@ def _totals(recipe: Recipe, stages: Sequence[Stage], rates: Sequence[float], beg
 
 def describe(plan: Plan, counts: Mapping[str, int], notes: Sequence[str]) -> list[str]:
     """Return the plan in lines for the user, each decision with the flag that changes it."""
-    recipe, shape = plan.recipe, plan.spec.shape
+    recipe = plan.recipe
     largest, least = max(counts.values()), min(counts.values())
     balance = (
         f"{len(counts)} classes of {least:,} to {largest:,} training images" if least != largest else f"{len(counts)} classes of {least:,} training images"
@@ -130,7 +130,6 @@ def describe(plan: Plan, counts: Mapping[str, int], notes: Sequence[str]) -> lis
     lines = [
         *notes,
         f"data: {balance}; shown: {sampling} (--set sampling=natural or balanced)",
-        f"images: {shape[1]} x {shape[2]} {'grey' if shape[0] == 1 else 'colour'} (--size, --colour, --resize {recipe.resize})",
         f"family: {recipe.family} (--family); {nets} (--set key=value)",
         f"device: {recipe.device}, {recipe.threads} threads, {recipe.precision}, {recipe.layout} (--device, --set precision=…, layout=…)",
         *(f"length: {sentence}" for sentence in plan.sentences),
