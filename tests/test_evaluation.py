@@ -283,9 +283,9 @@ def test_plans_grow_with_the_images_and_respect_slow_machines(monkeypatch: pytes
         monkeypatch.setattr(timing, "choose", lambda s, *rest, **options: timing.Timed(s, 1, rate, {}))
         return plan.make(Recipe(**settings), images=images, shape=(1, 8, 8), classes=10, device="cpu")
 
-    assert made(900).settings.steps == 300
-    assert made(3600).settings.steps == 600
-    assert (made(900, quick=True).settings.steps, made(900, quick=True).repeats, made(900).repeats) == (60, 1, 3)
+    assert made(900).settings.steps == 251
+    assert made(60_000).settings.steps == 2522
+    assert (made(900, quick=True).settings.steps, made(900, quick=True).repeats, made(900).repeats) == (50, 1, 3)
     slow = made(60_000, rate=100.0)
     assert slow.limited and slow.settings.steps == plan.FEWEST_STEPS
     assert not made(60_000, rate=100.0, deterministic=True).limited

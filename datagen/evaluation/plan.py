@@ -15,8 +15,10 @@ from datagen.recogniser.fit import Settings
 from datagen.records import Recipe
 
 REPEATS = 3
-SHOWN = 1280
-"""training images shown, counting repeats, are this times the root of the number of real images"""
+SECONDS = 1.3
+"""one arm takes at most this times the root of the number of real images"""
+SHOWN, GROWTH = 760, 0.55
+"""training images shown, counting repeats, are 760 times the number of real images to the power of 0.55"""
 FEWEST_STEPS = 200
 """what a slow machine takes at least"""
 QUICK = 5
@@ -72,8 +74,8 @@ def stored(value: Mapping[str, Any]) -> Plan:
 def make(recipe: Recipe, *, images: int, shape: tuple[int, int, int], classes: int, device: str) -> Plan:
     """Plan an evaluation.
 
-    Without --steps the images shown grow with the root of the number of real images (900: 38,000, 60,000: 313,000), but
-    one arm takes no longer than the root of that number in seconds on this machine (900: 30 s, 60,000: 4 minutes).
+    Without --steps the images shown grow about as the root of the number of real images (900: 32,000, 60,000: 323,000), but
+    one arm takes no longer than 1.3 times the root of that number in seconds on this machine (900: 39 s, 60,000: 5 minutes).
     With --deterministic nothing depends on the timing.
 
     Args:
@@ -88,8 +90,8 @@ def make(recipe: Recipe, *, images: int, shape: tuple[int, int, int], classes: i
     fixed = recipe.threads or recipe.deterministic or device != "cpu" or most == 1
     threads = [most] if fixed else [most, 1]
     timed = timing.choose(settings, shape, classes, device=device, plain=recipe.deterministic, threads=threads)
-    wanted = math.ceil(SHOWN * math.sqrt(images) / settings.batch)
-    possible = wanted if recipe.deterministic else max(FEWEST_STEPS, int(math.sqrt(images) * timed.rate / settings.batch))
+    wanted = math.ceil(SHOWN * images**GROWTH / settings.batch)
+    possible = wanted if recipe.deterministic else max(FEWEST_STEPS, int(SECONDS * math.sqrt(images) * timed.rate / settings.batch))
     steps = recipe.steps or max(1, min(wanted, possible) // (QUICK if recipe.quick else 1))
     repeats = recipe.repeats or (1 if recipe.quick else REPEATS)
     limited = recipe.steps is None and possible < wanted

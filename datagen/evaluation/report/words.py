@@ -11,6 +11,7 @@ from datagen.evaluation.plan import Plan
 
 FAR, ROOM, SMALL_TEST, WIDE = 0.05, 0.02, 500, 0.01
 COPIES = 0.03
+PLENTY = 5
 WORST = 3
 
 
@@ -72,8 +73,8 @@ def _generator_steps(report: Mapping[str, Any], real: float, synthetic: float) -
             "Many synthetic images lie very near to training images (see the closest pairs): the generator repeats what it saw, which teaches "
             "nothing new. Fit for fewer images (--images), or to more real ones."
         )
-    if 0 < gap <= FAR:
-        steps.append("The synthetic images are nearly as good as real ones. Make more of them than you have real ones (datagen synthesize --per-class).")
+    if 0 < gap <= FAR and report["data"]["synthetic"]["images"] < PLENTY * report["data"]["real"]["images"]:
+        steps.append(f"The synthetic images are nearly as good as real ones. Make more of them (datagen synthesize --per-class); {_ratio(report)}")
     return steps
 
 
@@ -81,8 +82,12 @@ def _worst(report: Mapping[str, Any]) -> str:
     """Return a sentence on the classes whose recall suffers most when only synthetic images are trained on."""
     rows = zip(report["arms"]["real"]["per_class"], report["arms"]["synthetic"]["per_class"], strict=True)
     lost = sorted(((a["recall"] - b["recall"], a["class"]) for a, b in rows if a["recall"] is not None), reverse=True)[:WORST]
-    named = ", ".join(f"{name} (−{100 * loss:.0f} points)" for loss, name in lost if loss > 0)
+    named = ", ".join(f"{_short(name)} (−{100 * loss:.0f} points)" for loss, name in lost if loss > 0)
     return f"Look at the classes that lose most, {named}: their synthetic images below show what the generator misses."
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 40 else name[:39] + "…"
 
 
 def _measuring_steps(report: Mapping[str, Any], real: float) -> list[str]:
