@@ -286,7 +286,7 @@ def test_plans_grow_with_the_images_and_respect_slow_machines(monkeypatch: pytes
     assert made(900).settings.steps == 251
     assert made(60_000).settings.steps == 2522
     assert (made(900, quick=True).settings.steps, made(900, quick=True).repeats, made(900).repeats) == (50, 1, 3)
-    slow = made(60_000, rate=100.0)
+    slow = made(60_000, rate=50.0)
     assert slow.limited and slow.settings.steps == plan.FEWEST_STEPS
     assert not made(60_000, rate=100.0, deterministic=True).limited
     assert made(60_000, steps=7, rate=1.0).settings.steps == 7
