@@ -119,6 +119,11 @@ def images(folder: Path) -> dict[tuple[int, int], np.ndarray]:
     return {(label, index): np.array(Image.open(io.BytesIO(raw))) for label, index, raw in found}
 
 
+def own(folder: Path) -> str:
+    """Return the family of `generator` as the user names it."""
+    return f"{folder / 'mine.py'}:Mine"
+
+
 def generator(folder: Path, classes: Sequence[str] = ("a", "b", "c"), shape: tuple[int, int, int] = (3, 8, 8), card: dict[str, Any] | None = None) -> Path:
     """Write RUN/generator of an untrained family from a file of its own, with changes to its card, and return RUN."""
     import torch
@@ -129,7 +134,7 @@ def generator(folder: Path, classes: Sequence[str] = ("a", "b", "c"), shape: tup
     from datagen.records import Recipe
 
     (folder / "mine.py").write_text(FAMILY)
-    name = f"{folder / 'mine.py'}:Mine"
+    name = own(folder)
     family = registry.load("families", name)()
     state = State(Spec(len(classes), shape, (9,) * len(classes), Recipe()))
     torch.manual_seed(3)
@@ -155,7 +160,6 @@ def generator(folder: Path, classes: Sequence[str] = ("a", "b", "c"), shape: tup
         "version": "0.1.0",
     } | (card or {})
     write_card(inner, value)
-    (inner / "mine.py").write_text(FAMILY)
     return folder / "run"
 
 

@@ -143,7 +143,7 @@ def test_the_run_itself_is_no_place_for_shards(tmp_path: Path) -> None:
     before = synthetic.tree(run)
     for out in (run, run / "shards", run / "generator"):
         with pytest.raises(OutputError, match="inside the run"):
-            synthesize(run, out, per_class=1)
+            synthesize(run, out, per_class=1, family=synthetic.own(tmp_path))
     assert synthetic.tree(run) == before
 
 
@@ -273,8 +273,8 @@ def test_export_refuses_what_is_damaged_or_unfinished(tmp_path: Path) -> None:
 
 def test_a_generators_images_do_not_depend_on_the_way(tmp_path: Path) -> None:
     run = synthetic.generator(tmp_path)
-    synthesize(run, tmp_path / "one", per_class=100, workers=1)
-    synthesize(run / "generator", tmp_path / "two", per_class=70, workers=2, shard_images=64, format="webdataset")
+    synthesize(run, tmp_path / "one", per_class=100, workers=1, family=synthetic.own(tmp_path))
+    synthesize(run / "generator", tmp_path / "two", per_class=70, workers=2, shard_images=64, format="webdataset", family=synthetic.own(tmp_path))
     one, two = synthetic.images(tmp_path / "one"), synthetic.images(tmp_path / "two")
     assert len(one) == 300
     assert len(two) == 210
@@ -283,14 +283,14 @@ def test_a_generators_images_do_not_depend_on_the_way(tmp_path: Path) -> None:
     assert manifest["ingredients"]["spread"] == 0.5
     assert str(tmp_path) not in (tmp_path / "one/manifest.json").read_text()
     with pytest.raises(UsageError, match=r"spread: 0\.5, now 1\.0"):
-        synthesize(run, tmp_path / "one", per_class=100, workers=1, spread=1.0)
+        synthesize(run, tmp_path / "one", per_class=100, workers=1, spread=1.0, family=synthetic.own(tmp_path))
 
 
 def test_labels_follow_the_names_where_the_card_has_another_order(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     (tmp_path / "y").mkdir()
-    synthesize(synthetic.generator(tmp_path / "x", classes=("a", "b")), tmp_path / "sorted", per_class=2)
-    synthesize(synthetic.generator(tmp_path / "y", classes=("b", "a")), tmp_path / "turned", per_class=2)
+    synthesize(synthetic.generator(tmp_path / "x", classes=("a", "b")), tmp_path / "sorted", per_class=2, family=synthetic.own(tmp_path / "x"))
+    synthesize(synthetic.generator(tmp_path / "y", classes=("b", "a")), tmp_path / "turned", per_class=2, family=synthetic.own(tmp_path / "y"))
     first, second = synthetic.images(tmp_path / "sorted"), synthetic.images(tmp_path / "turned")
     assert json.loads((tmp_path / "turned/classes.json").read_bytes()) == ["a", "b"]
     assert not np.array_equal(first[0, 0], second[0, 0])
@@ -301,7 +301,7 @@ def test_a_missing_gpu_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ResourceError, match="cuda"):
-        synthesize(synthetic.generator(tmp_path), tmp_path / "out", per_class=1, device="cuda")
+        synthesize(synthetic.generator(tmp_path), tmp_path / "out", per_class=1, device="cuda", family=synthetic.own(tmp_path))
 
 
 def test_a_recipe_and_settings_together(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ def run(
     from datagen.training.run import fit
 
     value = fit(folder, out, asked.recipe, progress=asked.progress)
-    return Outcome(value, rows(value), f"datagen synthesize {quoted(value['run'])} --per-class 1000 --out shards")
+    own = f" --family {quoted(asked.recipe.family)}" if ".py:" in asked.recipe.family else ""
+    return Outcome(value, rows(value), f"datagen synthesize {quoted(value['run'])}{own} --per-class 1000 --out shards")
 
 
 def _plan(asked: Asked, folder: str) -> Outcome:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -93,34 +92,50 @@ def read_weights(folder: Path, card: GeneratorCard) -> dict[str, Any]:
     return weights
 
 
-def family_of(folder: Path, card: GeneratorCard) -> Family:
-    """Return the family that the card names; one from the user's own file is looked for beside the run and must have the same hash."""
-    if not card.family_hash:
-        try:
-            found: Family = registry.load("families", card.family)()
-        except UsageError as error:
-            raise ArtefactError(f"was made by the family {card.family!r}, which is not here", where=folder / CARD, hint=error.hint) from error
-        return found
-    file, _, name = card.family.rpartition(":")
-    there = [path for path in _candidates(folder, file) if path.is_file()]
-    for path in there:
-        if registry.file_hash(f"{path}:{name}") == card.family_hash:
-            part: Family = registry.load("families", f"{path}:{name}")()
-            return part
-    if there:
-        raise ArtefactError("is not the file that the generator was fitted with", where=there[0], hint="take the version of that day, or fit anew")
-    raise ArtefactError(f"needs the file {Path(file).name} with its family", where=folder / CARD, hint="put it into this folder or the current one")
+def is_own(card: GeneratorCard) -> bool:
+    """Return whether the generator was fitted with a family from the user's own file."""
+    return bool(card.family_hash) or ".py:" in card.family
 
 
-def _candidates(folder: Path, file: str) -> Iterator[Path]:
-    record = folder.parent / "recipe.json"
+def family_name(folder: Path, card: GeneratorCard, given: str = "") -> str:
+    """Return the family to load: the card's, or the user's own file once its SHA-256 is that of the card.
+
+    Args:
+        folder: holds the card; no code is taken from there.
+        card: names the family.
+        given: what the user named, a registry name or PATH.py:Class; "" where nothing.
+
+    Raises:
+        ArtefactError: the family is from a file that the user did not name, or the named file has another hash.
+        UsageError: the card names another family or class, or there is no such file.
+    """
+    fitted = f"was fitted with the family {card.family}"
+    if not is_own(card):
+        if given not in {"", card.family}:
+            raise UsageError(f"{folder} {fitted}", where=f"--family {given}", hint="leave out --family")
+        return card.family
+    hint = f"name your copy of it: --family PATH/{card.family.rpartition('/')[2]}"
+    if ".py:" not in given:
+        raise ArtefactError(fitted, where=folder, hint=hint)
+    path, _, name = given.rpartition(":")
+    file = Path(path)
+    if name != card.family.rpartition(":")[2]:
+        raise UsageError(f"{folder} {fitted}", where=f"--family {given}", hint=hint)
+    if not file.is_file():
+        raise UsageError("no such file", where=f"--family {given}", hint="--family takes a name or FILE.py:Class")
+    if registry.file_hash(given) != card.family_hash:
+        raise ArtefactError("is not the file that the generator was fitted with", where=file, hint="take the version of that day, or fit anew")
+    return given
+
+
+def family_of(folder: Path, card: GeneratorCard, given: str = "") -> Family:
+    """Return the family of the card, as `family_name` finds it; ArtefactError too where it is not installed."""
+    name = family_name(folder, card, given)
     try:
-        value = json.loads(record.read_bytes()) if record.is_file() else {}
-        settings = value.get("settings", value)
-        yield Path(str(settings["family"]).rpartition(":")[0])
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):
-        pass
-    yield from (Path(file), folder / Path(file).name, folder.parent / Path(file).name, Path(Path(file).name))
+        found: Family = registry.load("families", name)()
+    except UsageError as error:
+        raise ArtefactError(f"was made by the family {card.family!r}, which is not here", where=folder / CARD, hint=error.hint) from error
+    return found
 
 
 class Generator:
@@ -129,15 +144,17 @@ class Generator:
     Args:
         folder: holds the card and the weights.
         device: cpu, cuda or mps.
+        family: what the user named, as for `family_name`.
 
     Raises:
         ArtefactError: anything is damaged, too new, or does not fit the family.
+        UsageError: the user named another family.
     """
 
-    def __init__(self, folder: Path, device: str = "cpu") -> None:
+    def __init__(self, folder: Path, device: str = "cpu", family: str = "") -> None:
         self.folder, self.device = folder, device
         self.card, self.hash = read_card(folder)
-        self.family = family_of(folder, self.card)
+        self.family = family_of(folder, self.card, family)
         spec = Spec(len(self.card.classes), self.card.shape, self.card.counts, _recipe(folder, self.card.settings))
         self.state = self._restored(spec, read_weights(folder, self.card))
         if self.family.noise(spec) != self.card.noise:
@@ -200,9 +217,9 @@ def _recipe(folder: Path, settings: Mapping[str, Any]) -> Recipe:
         raise ArtefactError(f"holds settings that cannot be read ({error.what})", where=folder / CARD) from error
 
 
-def open_generator(run: str | Path, device: str = "cpu") -> Generator:
+def open_generator(run: str | Path, device: str = "cpu", family: str = "") -> Generator:
     """Open RUN/generator or a generator folder; raises as `find` and `Generator`."""
-    return Generator(find(run), device)
+    return Generator(find(run), device, family)
 
 
 def chosen(card: GeneratorCard, name: str, default: float) -> float:

@@ -18,6 +18,8 @@ from datagen.synthesis import generator
 from datagen.synthesis.plan import TILE
 
 RULE = "rule:"
+SAID = {"flag", "--set"}
+"""origins of settings that are meant for this very call; recipe files and the environment speak of other runs too"""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Origin:
         spread, guidance: of a generator; 1 and 0 for a rule.
         ingredients: what decides pixels besides seed, class name and index.
         source: "synthetic", or "rule".
+        family: name or PATH.py:Class of a generator's family, "" for a rule; no ingredient, as the card holds its hash.
     """
 
     run: str
@@ -42,6 +45,7 @@ class Origin:
     guidance: float
     ingredients: Mapping[str, Any]
     source: str
+    family: str = ""
 
 
 class Painter(Protocol):
@@ -55,25 +59,29 @@ def look(run: str, recipe: Recipe) -> Origin:
     """Return what will make the images, without loading weights.
 
     Raises:
-        UsageError: the rule is unknown, or a setting makes no sense for a rule.
-        ArtefactError: there is no generator, or its card is damaged or too new.
+        UsageError: the rule is unknown, a setting makes no sense for a rule, or the generator has another family.
+        ArtefactError: there is no generator, its card is damaged or too new, or the file of its family is not named or another one.
         ResourceError: the device is not there.
     """
     if run.startswith(RULE):
         return _look_at_rule(run, recipe)
-    card, digest = generator.read_card(generator.find(run))
+    folder = generator.find(run)
+    card, digest = generator.read_card(folder)
+    origin = recipe.origins.get("family")
+    named = origin in SAID or (origin is not None and generator.is_own(card))
+    family = generator.family_name(folder, card, recipe.family if named else "")
     device = machine.device(recipe.device)
     spread = generator.chosen(card, "spread", 1.0) if recipe.spread is None else recipe.spread
     guidance = generator.chosen(card, "guidance", 0.0) if recipe.guidance is None else recipe.guidance
     ingredients = {"generator": digest, "spread": spread, "guidance": guidance, "device": device, "precision": "fp32"}
-    return Origin(run, tuple(sorted(card.classes)), card.shape, device, spread, guidance, ingredients, "synthetic")
+    return Origin(run, tuple(sorted(card.classes)), card.shape, device, spread, guidance, ingredients, "synthetic", family)
 
 
 def _look_at_rule(run: str, recipe: Recipe) -> Origin:
     name = run.removeprefix(RULE)
     rule = registry.load("rules", name)()
-    for key in ("spread", "guidance"):
-        if getattr(recipe, key) is not None:
+    for key, said in {"spread": recipe.spread, "guidance": recipe.guidance, "family": recipe.origins.get("family") in SAID or None}.items():
+        if said is not None:
             raise UsageError(f"a rule has no {key}", where=f"--{key}", hint=f"leave out --{key}, or give a fitted RUN")
     if recipe.device not in {"auto", "cpu"}:
         raise UsageError("a rule draws on the processor", where=f"--device {recipe.device}", hint="leave out --device, or give a fitted RUN")
@@ -111,7 +119,7 @@ class GeneratorPainter:
     """Computes whole tiles of 64 images with one thread, so that floating point agrees whatever is asked for."""
 
     def __init__(self, origin: Origin, seed: int) -> None:
-        self.generator = generator.open_generator(origin.run, origin.device)
+        self.generator = generator.open_generator(origin.run, origin.device, origin.family)
         self.origin, self.seed = origin, seed
         self.labels = {name: label for label, name in enumerate(self.generator.card.classes)}
 

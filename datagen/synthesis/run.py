@@ -76,7 +76,8 @@ def synthesize(
         recipe: settings; None takes defaults, the environment and `settings`.
         progress: where to say what is going on; None is quiet.
         dry_run: return the plan and touch nothing.
-        settings: by key, such as per_class=5000; they win over the recipe.
+        settings: by key, such as per_class=5000; they win over the recipe. A generator of a family from your own file needs
+            family="PATH/mine.py:Mine", your copy of that file.
 
     Returns:
         out, classes, images, shards, bytes, seconds, images_per_second, continued, finished (there was nothing left to do),
@@ -84,7 +85,7 @@ def synthesize(
 
     Raises:
         UsageError: a setting is wrong, missing, or contradicts what the folder was begun with.
-        ArtefactError: the generator is damaged or too new.
+        ArtefactError: the generator is damaged or too new, or its family's own file is not named or another one.
         OutputError: the folder holds something else, is locked, or there is too little room.
         ResourceError: a device is missing, or workers die.
         Stopped: by Ctrl-C or SIGTERM.
