@@ -104,7 +104,7 @@ def noise(count: int, seed: int, shift: int = 0) -> Labelled:
 
 
 def context(synthetic: Labelled, real: Labelled | None = None) -> Context:
-    return Context(("a", "b", "c"), real or noise(400, 0), synthetic, noise(300, 1), (), flat)
+    return Context(("a", "b", "c"), real or noise(400, 0), synthetic, noise(300, 1), (), {"recogniser": flat})
 
 
 def test_fresh_images_lie_at_the_floor_and_damaged_ones_above() -> None:

@@ -57,7 +57,7 @@ def experiment_of(classes: tuple[str, ...], *, each: int = 10, repeats: int = 3,
         for repeat in range(repeats):
             predicted = np.where(rng.random(len(test)) < skill, test.labels, (test.labels + 1) % len(classes))
             results.append(ArmResult(arm, repeat, predicted, predicted == test.labels, steps=10, images=100, seconds=1.5))
-    return Context(classes, real, synthetic, test, tuple(results), lambda images: images.reshape(len(images), -1)[:, :12].astype(np.float32))
+    return Context(classes, real, synthetic, test, tuple(results), {"recogniser": lambda images: images.reshape(len(images), -1)[:, :12].astype(np.float32)})
 
 
 def report_of(context: Context, more: tuple[Finding, ...] = (), **described: Any) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def test_every_key_is_documented_and_every_documented_key_exists() -> None:
     context = experiment_of(("a", "b", "c"))
     twins = context.synthetic.images.copy()
     twins[4] = context.real.images[2]
-    context = Context(context.classes, context.real, Labelled(twins, context.synthetic.labels), context.test, context.arms, context.encode)
+    context = Context(context.classes, context.real, Labelled(twins, context.synthetic.labels), context.test, context.arms, context.encoders)
     found = set(paths(report_of(context)))
     assert not [path for path in found if not documented(path)]
     wanted = {key for key in schema.KEYS if not key.startswith("findings.details.")}
@@ -225,7 +225,7 @@ def test_classes_without_test_images_have_no_recall() -> None:
     context = experiment_of(("a", "b", "c"))
     few = Labelled(context.test.images[:20], context.test.labels[:20])
     results = tuple(ArmResult(r.arm, r.repeat, r.predicted[:20], r.correct[:20], r.steps, r.images, r.seconds) for r in context.arms)
-    context = Context(context.classes, context.real, context.synthetic, few, results, context.encode)
+    context = Context(context.classes, context.real, context.synthetic, few, results, context.encoders)
     report = report_of(context)
     assert report["arms"]["both"]["per_class"][2] == {"class": "c", "images": 0, "recall": None, "low": None, "high": None}
     assert "–" in page.render(report, context)

@@ -26,11 +26,12 @@ PIECE = 4096
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images uint8 [N, H, W, C] (array or memory map) with labels int64 [N] and, where they are known, names of files."""
+    """Images uint8 [N, H, W, C] (array or memory map) with labels int64 [N] and, where they are known, names of files and groups."""
 
     images: np.ndarray
     labels: np.ndarray
     names: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)

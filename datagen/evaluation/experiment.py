@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +12,9 @@ from datagen.evaluation import arms
 from datagen.evaluation.arms import Kept, Labelled, Trial
 from datagen.progress import Progress
 from datagen.records import ArmResult, Finding
+
+RECOGNISER = "recogniser"
+"""name of the encoder that was trained on the real training images"""
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,8 @@ class Context:
         synthetic: the synthetic images.
         test: the unseen real images.
         arms: every arm and repeat, tested.
-        encode: features float32 [N, F] of images uint8 [N, H, W, C], by a recogniser trained on `real` with a seed of its own.
+        encoders: by name, features float32 [N, F] of images uint8 [N, H, W, C]; "recogniser" is trained on `real` with a seed of its own.
+        predict: probabilities float32 [N, classes] of images, by that recogniser; None where there is none.
         seed: decides what is drawn.
         device: where the arms were trained.
     """
@@ -34,10 +38,11 @@ class Context:
     synthetic: Labelled
     test: Labelled
     arms: tuple[ArmResult, ...]
-    encode: Callable[[np.ndarray], np.ndarray]
+    encoders: Mapping[str, Callable[[np.ndarray], np.ndarray]]
+    predict: Callable[[np.ndarray], np.ndarray] | None = None
     seed: int = 0
     device: str = "cpu"
-    _memory: dict[tuple[str, int], np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+    _memory: dict[tuple[str, str, int], np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     def rows(self, part: str, limit: int) -> np.ndarray:
         """Return the rows, ascending, that are looked at where a part (real, synthetic, test) has more than `limit` images."""
@@ -46,21 +51,30 @@ class Context:
             return np.arange(count)
         return np.sort(seeds.stream("rows", self.seed, part, limit).permutation(count)[:limit])
 
-    def features(self, part: str, limit: int) -> np.ndarray:
+    def features(self, part: str, limit: int, encoder: str = RECOGNISER) -> np.ndarray:
         """Return features float32 [rows, F] of the rows of a part; computed once, standardised by one scale.
 
         The scale makes the mean variance of a feature over the unseen real images 1, so that figures of different
-        recognisers are of one order; it changes no comparison.
+        encoders are of one order; it changes no comparison.
         """
-        if ("scale", 0) not in self._memory:
-            unseen = self.encode(self.test.images[self.rows("test", 10_000)])
-            centre, scale = unseen.mean(0), float(np.sqrt(max(unseen.var(0).mean(), 1e-12)))
-            self._memory["scale", 0] = np.concatenate([centre, [scale]]).astype(np.float32)
-        if (part, limit) not in self._memory:
-            found = self.encode(getattr(self, part).images[self.rows(part, limit)])
-            standard = self._memory["scale", 0]
-            self._memory[part, limit] = (found - standard[:-1]) / standard[-1]
-        return self._memory[part, limit]
+        scale = ("scale", encoder, 0)
+        if scale not in self._memory:
+            unseen = self.encoders[encoder](self.test.images[self.rows("test", 10_000)])
+            centre, deviation = unseen.mean(0), float(np.sqrt(max(unseen.var(0).mean(), 1e-12)))
+            self._memory[scale] = np.concatenate([centre, [deviation]]).astype(np.float32)
+        if (part, encoder, limit) not in self._memory:
+            found = self.encoders[encoder](getattr(self, part).images[self.rows(part, limit)])
+            standard = self._memory[scale]
+            self._memory[part, encoder, limit] = (found - standard[:-1]) / standard[-1]
+        return self._memory[part, encoder, limit]
+
+    def probabilities(self, part: str, limit: int) -> np.ndarray | None:
+        """Return probabilities float32 [rows, classes] of the rows of a part, computed once; None where no recogniser predicts."""
+        if self.predict is None:
+            return None
+        if ("predict " + part, "", limit) not in self._memory:
+            self._memory["predict " + part, "", limit] = self.predict(getattr(self, part).images[self.rows(part, limit)])
+        return self._memory["predict " + part, "", limit]
 
     def correct(self, arm: str) -> np.ndarray:
         """Return bool [repeats, test images] of an arm, in the order of the repeats."""
@@ -96,8 +110,9 @@ def compare(trial: Trial, repeats: int, *, kept: Kept | None = None, progress: P
             results.append(found)
     with progress.stage("recogniser for the measures", trial.settings.steps):
         encoder = arms.judge(trial, progress)
-    parts = trial.parts
-    return Context(trial.classes, parts["real"], parts["synthetic"], parts["test"], tuple(results), encoder.features, trial.seed, trial.device)
+    parts, encoders = trial.parts, {RECOGNISER: encoder.features}
+    shown = parts["real"], parts["synthetic"], parts["test"]
+    return Context(trial.classes, *shown, tuple(results), encoders, encoder.predict, trial.seed, trial.device)
 
 
 def measure(context: Context, names: Iterable[str] | None = None, progress: Progress | None = None) -> list[Finding]:
