@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.evaluation import statistics
-from datagen.evaluation.statistics import Interval, bootstrap, interval, quantile_t, recalls, verdict, wilson
+from datagen.evaluation.statistics import Interval, bootstrap, interval, paired, quantile_t, recalls, verdict, wilson
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 5, 20, 21, 40, 999])
@@ -92,7 +92,12 @@ def test_pairing_makes_small_steady_gains_visible() -> None:
 @pytest.mark.parametrize(
     ("low", "high", "kind", "words"),
     [
-        (0.003, 0.021, "helps", "helps: accuracy rises by 1.2 points (95 % interval +0.3 to +2.1), from 97.4 % to 98.6 % (898 unseen real images, 3 repeats)."),
+        (
+            0.003,
+            0.021,
+            "helps",
+            "helps: accuracy rises by 1.2 points (95 % interval +0.3 to +2.1), from 97.4 % with real images to 98.6 % (898 unseen real images, 3 repeats).",
+        ),
         (-0.021, -0.003, "harms", "harms: accuracy falls by 1.2 points (95 % interval −2.1 to −0.3)"),
         (-0.01, 0.014, "none_seen", "no difference that was seen: +0.2 points (95 % interval −1.0 to +1.4)"),
         (0.0, 0.02, "none_seen", "only a difference of about 1.0 points or more could have been seen."),
@@ -123,3 +128,28 @@ def test_confusion_counts_true_by_predicted() -> None:
 @pytest.mark.parametrize(("value", "text"), [(0.0123, "+1.2"), (-0.004, "−0.4"), (0.0004, "0.0"), (-0.0004, "0.0"), (0.0, "0.0")])
 def test_points_in_words(value: float, text: str) -> None:
     assert statistics.points(value) == text
+
+
+def test_groups_are_drawn_together() -> None:
+    rng = np.random.default_rng(0)
+    by_group = (rng.random(40) < 0.7).astype(float)
+    values, groups = np.repeat(by_group, 25)[None], np.repeat(np.arange(40), 25)
+    apart, together = interval(values, groups=None), interval(values, groups=groups)
+    assert together.half == pytest.approx(5 * apart.half, rel=0.15), "25 equal images a group say as much as one"
+    single = interval(values, groups=np.arange(1000))
+    assert (single.low, single.high) == (apart.low, apart.high), "groups of one image change nothing"
+
+
+def test_a_handful_of_images_never_gives_an_interval_without_width() -> None:
+    base, better = np.zeros((3, 4), bool), np.ones((3, 4), bool)
+    found = paired(better, base)
+    assert found.mean == 1.0 and found.high == 1.0
+    assert found.low < 0.75
+    same = paired(base, base)
+    assert same.mean == 0.0 and same.low < -0.2 and same.high > 0.2
+    assert paired(base, base, level=0.995).low < same.low, "more classes at once, wider intervals"
+
+
+def test_what_a_handful_of_images_can_show() -> None:
+    assert statistics.visible(12) == pytest.approx(0.24, abs=0.005)
+    assert statistics.visible(0) <= 1

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from datagen.errors import ResourceError, UsageError
 from datagen.recogniser import augment, nets, timing
-from datagen.recogniser.fit import Settings, Source, fit, peak_share
+from datagen.recogniser.fit import Mix, Settings, Source, allotted, fit, peak_share
 
 TINY = Settings(steps=30, batch=16, width=4)
 
@@ -111,20 +111,36 @@ def test_wrong_arrays_are_refused(images: np.ndarray, labels: list[int]) -> None
         fit(images, np.array(labels, np.int64), classes=2, settings=TINY, seed=0)
 
 
-def test_progress_counts_steps_and_tells_the_validation() -> None:
+def test_progress_counts_steps() -> None:
     images, labels = bars(30)
     told: list[tuple[int, str]] = []
-    fit(
-        images,
-        labels,
-        classes=3,
-        settings=Settings(steps=7, batch=8, width=4),
-        seed=0,
-        validation=(images, labels),
-        progress=lambda n, text: told.append((n, text)),
-    )
+    fit(images, labels, classes=3, settings=Settings(steps=7, batch=8, width=4), seed=0, progress=lambda n, text: told.append((n, text)))
     assert sum(n for n, _ in told) == 7
-    assert "% right on the validation part" in told[-1][1]
+    assert told[0][1].startswith("loss ")
+
+
+@pytest.mark.parametrize(("batch", "shares", "counts"), [(128, [1, 1], [64, 64]), (9, [1, 1], [5, 4]), (10, [4, 1], [8, 2]), (8, [1, 1000], [1, 7])])
+def test_sets_share_a_batch(batch: int, shares: list[float], counts: list[int]) -> None:
+    assert allotted(batch, shares) == counts
+
+
+def test_oversampling_shows_every_class_equally_often() -> None:
+    labels = np.repeat([0, 1, 2], [50, 5, 1])
+    images = np.broadcast_to(labels[:, None, None, None], (56, 8, 8, 1)).astype(np.uint8)
+    _, taken = Source(images, labels, ("key",), "cpu", balanced=True).take(150)
+    assert np.bincount(taken.numpy()).tolist() == [50, 50, 50]
+    _, plain = Source(images, labels, ("key",), "cpu").take(56)
+    assert np.bincount(plain.numpy()).tolist() == [50, 5, 1]
+
+
+def test_class_weights_favour_a_class_and_soft_labels_are_learnt() -> None:
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (200, 8, 8, 1), dtype=np.uint8), rng.integers(0, 2, 200)
+    quick = Settings(steps=30, batch=32, width=4, augment="none")
+    weighted = fit(images, labels, classes=2, settings=quick, seed=0, mix=Mix(class_weights=(1.0, 50.0)))
+    assert (weighted.predict(images).argmax(1) == 1).mean() > 0.9, "what is pure noise goes to the heavier class"
+    soft = fit(images, np.tile([[0.9, 0.1]], (200, 1)), classes=2, settings=quick, seed=0)
+    assert soft.predict(images)[:, 0].mean() == pytest.approx(0.9, abs=0.06)
 
 
 def test_the_learning_rate_rises_and_falls() -> None:

@@ -6,21 +6,23 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import special
 
 from datagen import seeds
 
+LEVEL = 0.95
 DRAWS = 2000
 """bootstrap draws"""
 Z = 1.959964
-T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086)
-"""97.5 % quantiles of Student's t for 1 to 20 degrees of freedom"""
 CELLS = 8_000_000
 """numbers of one piece of the bootstrap in memory"""
+DISAGREE = 0.18
+"""share of the images that two recognisers of one accuracy are expected to judge differently"""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and the ends of its 95 % interval."""
+    """A mean and the ends of its interval (95 % unless something else is said)."""
 
     mean: float
     low: float
@@ -32,12 +34,19 @@ class Interval:
         return (self.high - self.low) / 2
 
 
-def quantile_t(freedom: int) -> float:
-    """Return the 97.5 % quantile of Student's t; beyond 20 degrees of freedom by two terms of its expansion about the normal one."""
-    return T[freedom - 1] if freedom <= len(T) else Z + (Z**3 + Z) / (4 * freedom) + (5 * Z**5 + 16 * Z**3 + 3 * Z) / (96 * freedom**2)
+def quantile_t(freedom: int, level: float = LEVEL) -> float:
+    """Return the quantile of Student's t that a two-sided interval of this level reaches to."""
+    return float(special.stdtrit(freedom, (1 + level) / 2))
 
 
-def interval(values: np.ndarray, *, seed: int = 0, limits: tuple[float, float] = (-1.0, 1.0)) -> Interval:
+def visible(images: int) -> float:
+    """Return the smallest difference of two arms, as a fraction, that so many test images can show (paired, 95 %): 1.96 sqrt(0.18 / n)."""
+    return min(1.0, Z * math.sqrt(DISAGREE / max(1, images)))
+
+
+def interval(
+    values: np.ndarray, *, seed: int = 0, limits: tuple[float, float] = (-1.0, 1.0), groups: np.ndarray | None = None, level: float = LEVEL
+) -> Interval:
     """Return the mean of values [repeats, test images] and its interval: the wider of two.
 
     One is a bootstrap (Efron 1979) that resamples test images and repeats, the other Student's t over the means of the
@@ -47,31 +56,71 @@ def interval(values: np.ndarray, *, seed: int = 0, limits: tuple[float, float] =
         values: float or bool [R, T]; a single repeat leaves the bootstrap over images alone.
         seed: decides the draws.
         limits: the interval is cut there.
+        groups: [T], any values; images of one group are drawn together.
+        level: of the interval.
     """
     values = np.atleast_2d(np.asarray(values, np.float64))
     mean, repeats = float(values.mean()), len(values)
-    low, high = bootstrap(values, seed=seed)
+    low, high = bootstrap(values, seed=seed, groups=groups, level=level)
     if repeats > 1:
-        reach = quantile_t(repeats - 1) * float(values.mean(axis=1).std(ddof=1)) / math.sqrt(repeats)
+        reach = quantile_t(repeats - 1, level) * float(values.mean(axis=1).std(ddof=1)) / math.sqrt(repeats)
         if 2 * reach > high - low:
             low, high = mean - reach, mean + reach
     return Interval(mean, max(min(low, mean), limits[0]), min(max(high, mean), limits[1]))
 
 
-def bootstrap(values: np.ndarray, *, seed: int = 0, draws: int = DRAWS) -> tuple[float, float]:
-    """Return the 2.5 % and 97.5 % quantiles of the mean of values [R, T] when rows and columns are drawn with replacement."""
+def bootstrap(values: np.ndarray, *, seed: int = 0, draws: int = DRAWS, groups: np.ndarray | None = None, level: float = LEVEL) -> tuple[float, float]:
+    """Return the ends of the percentile interval of the mean of values [R, T] when rows, and columns or groups of them, are drawn with replacement."""
+    low, high = np.quantile(resampled(values, seed=seed, draws=draws, groups=groups), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def resampled(values: np.ndarray, *, seed: int = 0, draws: int = DRAWS, groups: np.ndarray | None = None) -> np.ndarray:
+    """Return float64 [draws], the means of values [R, T] when rows, and columns or groups of them, are drawn with replacement.
+
+    A drawn group brings all its columns, so the mean of a draw is the sum over its groups by the number of their columns.
+    """
     repeats, images = values.shape
+    sums, sizes = _by_group(values, groups)
+    units = sums.shape[1]
     rng = seeds.stream("bootstrap", seed, repeats, images)
     means = np.empty(draws)
-    piece = max(1, CELLS // images)
+    piece = max(1, CELLS // units)
     for start in range(0, draws, piece):
         count = min(piece, draws - start)
-        rows = rng.integers(0, images, (count, images))
-        by_repeat = np.stack([repeat[rows].mean(axis=1) for repeat in values], axis=1)
+        rows = rng.integers(0, units, (count, units))
+        totals = rows.shape[1] if sizes is None else sizes[rows].sum(axis=1)
+        by_repeat = np.stack([repeat[rows].sum(axis=1) / totals for repeat in sums], axis=1)
         chosen = rng.integers(0, repeats, (count, repeats))
         means[start : start + count] = np.take_along_axis(by_repeat, chosen, axis=1).mean(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
+    return means
+
+
+def _by_group(values: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the sums [R, G] of values [R, T] over each group and the columns [G] in it; without groups the values themselves and None."""
+    if groups is None:
+        return values, None
+    _, codes = np.unique(np.asarray(groups), return_inverse=True)
+    sizes = np.bincount(codes)
+    return np.stack([np.bincount(codes, weights=row, minlength=len(sizes)) for row in values]), sizes
+
+
+def paired(better: np.ndarray, base: np.ndarray, *, seed: int = 0, groups: np.ndarray | None = None, level: float = LEVEL) -> Interval:
+    """Return the difference of two arms' accuracies on few images: the wider of `interval` and Bonett & Price's (2012, J. Educ. Behav. Stat. 37).
+
+    Theirs adds one image to each of the two counts in which the arms differ, so that a handful of images never gives an
+    interval without width.
+
+    Args:
+        better, base: bool [R, T], the same repeats and images, at least one.
+        seed, groups, level: as for `interval`.
+    """
+    found = interval(better.astype(np.float64) - base, seed=seed, groups=groups, level=level)
+    count = better.shape[1]
+    gained, lost = ((float((one & ~other).mean()) * count + 1) / (count + 2) for one, other in ((better, base), (base, better)))
+    middle, z = gained - lost, float(special.ndtri((1 + level) / 2))
+    reach = z * math.sqrt(max(0.0, gained + lost - middle**2) / (count + 2))
+    return Interval(found.mean, max(-1.0, min(found.low, middle - reach)), min(1.0, max(found.high, middle + reach)))
 
 
 def wilson(share: float, count: int) -> Interval:
@@ -118,14 +167,21 @@ def points(value: float, *, sign: bool = True) -> str:
     return text.replace("-", "−").replace("+0.0", "0.0").replace("−0.0", "0.0")
 
 
-def verdict(difference: Interval, before: float, after: float, *, images: int, repeats: int) -> Verdict:
-    """Judge the difference of the accuracies of "both" (`after`) and "real" (`before`) on `images` unseen real images.
+def verdict(difference: Interval, before: float, after: float, *, base: str = "real images", images: int, repeats: int) -> Verdict:
+    """Judge the difference of the accuracies of real + synthetic (`after`) and of the best arm without synthetic images (`before`).
 
     It helps when the whole interval lies above zero, harms when it lies below, else no difference was seen.
+
+    Args:
+        difference: after minus before.
+        before, after: accuracies, fractions.
+        base: the arm without synthetic images in words.
+        images: unseen real images tested on.
+        repeats: of each arm.
     """
     span = f"95 % interval {points(difference.low)} to {points(difference.high)}"
     where = f"{images:,} unseen real images, {repeats} repeat{'s' if repeats > 1 else ''}"
-    change = f"from {100 * before:.1f} % to {100 * after:.1f} %"
+    change = f"from {100 * before:.1f} % with {base} to {100 * after:.1f} %"
     if difference.low > 0:
         text = f"Adding these synthetic images to the real ones helps: accuracy rises by {points(difference.mean, sign=False)} points ({span}), {change}"
         return Verdict("helps", f"{text} ({where}).")

@@ -27,7 +27,7 @@ class Settings:
     """How a recogniser is trained; equal settings, data and seed give equal weights on a CPU.
 
     Attributes:
-        recogniser: a row of the registry, a torchvision model's name, or FILE.py:Class.
+        recogniser: a row of the registry, a torchvision model's name, FILE.py:Class, or MODULE:FUNCTION.
         steps: optimisation steps.
         batch: images a step.
         learning_rate: at its peak; it rises linearly for a fifth of the steps and falls linearly to zero.
@@ -38,6 +38,7 @@ class Settings:
         width: of the small net's first stage; None plans it.
         precision: "fp32" or "bf16" (autocast).
         layout: "contiguous" or "channels-last".
+        weights: file of safetensors that the net begins with, its head aside; None draws all anew.
     """
 
     recogniser: str = "small"
@@ -51,6 +52,21 @@ class Settings:
     width: int | None = None
     precision: str = "fp32"
     layout: str = "contiguous"
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How several sets share every batch, and how classes count.
+
+    Attributes:
+        shares: of a batch that each set has; empty gives each the same.
+        class_weights: by which the loss of an image of each class is multiplied (a batch's mean is weighted); empty is 1 for all.
+        balanced: show every class equally often (oversampling).
+    """
+
+    shares: tuple[float, ...] = ()
+    class_weights: tuple[float, ...] = ()
+    balanced: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,24 +131,35 @@ class Source:
 
     Args:
         images: uint8 [N, H, W, C].
-        labels: int64 [N].
+        labels: int64 [N], or probabilities float [N, classes].
         key: decides the order.
         device: where batches are wanted.
+        balanced: show every class as often as the largest one, its images again and again (oversampling).
     """
 
-    def __init__(self, images: np.ndarray, labels: np.ndarray, key: tuple[object, ...], device: str) -> None:
-        self.images, self.labels, self.device = images, torch.from_numpy(np.array(labels, np.int64)), device
+    def __init__(self, images: np.ndarray, labels: np.ndarray, key: tuple[object, ...], device: str, *, balanced: bool = False) -> None:
+        self.images, self.device = images, device
+        self.labels = torch.from_numpy(np.array(labels, np.int64 if labels.ndim == 1 else np.float32))
+        self.balanced = balanced
         self.resident = torch.from_numpy(np.array(images)).to(device) if device != "cpu" and images.nbytes <= RESIDENT else None
         self._order = self._endless(key)
 
     def _endless(self, key: tuple[object, ...]) -> Iterator[int]:
         epoch = 0
         while True:
-            yield from seeds.stream("order", *key, epoch).permutation(len(self.images)).tolist()
+            rng = seeds.stream("order", *key, epoch)
+            rows = rng.permutation(len(self.images))
+            yield from (rng.permutation(self._repeated(rows)) if self.balanced else rows).tolist()
             epoch += 1
 
+    def _repeated(self, rows: np.ndarray) -> np.ndarray:
+        """Return the rows of every class repeated up to the number of the largest one."""
+        labels = self.labels.numpy()[rows]
+        members = [rows[labels == label] for label in np.unique(labels)]
+        return np.concatenate([np.resize(found, max(map(len, members))) for found in members])
+
     def take(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the next images uint8 [count, H, W, C] and labels int64 [count] on the device."""
+        """Return the next images uint8 [count, H, W, C] and labels int64 [count] (or probabilities [count, classes]) on the device."""
         rows = np.fromiter(self._order, np.int64, count)
         index = torch.from_numpy(rows)
         pixels = torch.from_numpy(self.images[rows]).to(self.device) if self.resident is None else self.resident[index.to(self.device)]
@@ -147,26 +174,26 @@ def fit(
     settings: Settings,
     seed: int,
     device: str = "cpu",
-    validation: tuple[np.ndarray, np.ndarray] | None = None,
+    mix: Mix | None = None,
     progress: Callable[[int, str], None] | None = None,
 ) -> Fitted:
     """Train a recogniser from scratch.
 
     Args:
         images: uint8 [N, H, W, C], array or memory map; or several such sets, which share every batch equally.
-        labels: int64 [N], likewise.
+        labels: int64 [N], likewise; or probabilities float [N, classes] (soft labels, which are not smoothed further).
         classes: number of classes.
         settings: how.
         seed: decides weights, order and augmentation.
         device: "cpu", "cuda" or "mps".
-        validation: images and labels whose accuracy is told to `progress` at the end.
+        mix: how the sets share a batch and how classes count; None is the plain way.
         progress: called after each step with 1 and a short text.
 
     Raises:
         UsageError: the recogniser is unknown or cannot work on these images.
         ValueError: no images, or images and labels that do not match.
     """
-    several = _sets(images, labels)
+    several, mix = _sets(images, labels), mix or Mix()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device == "cuda" else []):
         torch.manual_seed(seeds.integer("recogniser", seed, "weights"))
         height, width, channels = several[0][0].shape[1:]
@@ -174,13 +201,36 @@ def fit(
         if settings.layout == "channels-last":
             net = net.to(memory_format=torch.channels_last)
         mean, deviation = (part.to(device) for part in _statistics(several))
-        sources = [Source(x, y, ("recogniser", seed, i), device) for i, (x, y) in enumerate(several)]
-        _train(net, sources, lambda pixels: _standard(pixels, mean, deviation), settings, seed=seed, progress=progress)
-    fitted = Fitted(net.eval(), mean, deviation, settings, device)
-    if validation is not None and progress is not None:
-        right = float((fitted.predict(validation[0]).argmax(1) == validation[1]).mean())
-        progress(0, f"{100 * right:.1f} % right on the validation part")
-    return fitted
+        sources = [Source(x, y, ("recogniser", seed, i), device, balanced=mix.balanced) for i, (x, y) in enumerate(several)]
+        feed = Feed(sources, allotted(settings.batch, mix.shares or [1.0] * len(sources)), lambda pixels: _standard(pixels, mean, deviation))
+        weights = torch.tensor(mix.class_weights).to(device) if mix.class_weights else None
+        _train(net, feed, settings, seed=seed, weights=weights, progress=progress)
+    return Fitted(net.eval(), mean, deviation, settings, device)
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Where batches come from: sources, images that each gives to a batch, and what standardises uint8 [N, H, W, C]."""
+
+    sources: Sequence[Source]
+    counts: Sequence[int]
+    standard: Callable[[torch.Tensor], torch.Tensor]
+
+    def batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the next standardised images float32 [N, C, H, W] and labels."""
+        taken = [source.take(count) for source, count in zip(self.sources, self.counts, strict=True)]
+        pixels, labels = (torch.cat([pair[i] for pair in taken]) for i in (0, 1))
+        return self.standard(pixels), labels
+
+
+def allotted(batch: int, shares: Sequence[float]) -> list[int]:
+    """Return how many images of a batch each set gives, at least one each: shares rounded so that they sum to the batch (ValueError where it is too small)."""
+    if batch < len(shares):
+        raise ValueError(f"a batch of {batch} has no room for {len(shares)} sets")
+    ends = np.floor(np.cumsum(shares) / np.sum(shares) * batch + 0.5).astype(int)
+    counts = np.maximum(1, np.diff(ends, prepend=0))
+    counts[counts.argmax()] -= counts.sum() - batch
+    return [int(count) for count in counts]
 
 
 def _sets(images: np.ndarray | Sequence[np.ndarray], labels: np.ndarray | Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -218,28 +268,18 @@ def peak_share(step: int, steps: int) -> float:
     return (step + 1) / rise if step < rise else (steps - step) / max(1, steps - rise + 1)
 
 
-def _train(
-    net: nn.Module,
-    sources: Sequence[Source],
-    standard: Callable[[torch.Tensor], torch.Tensor],
-    settings: Settings,
-    *,
-    seed: int,
-    progress: Callable[[int, str], None] | None,
-) -> None:
+def _train(net: nn.Module, feed: Feed, settings: Settings, *, seed: int, weights: torch.Tensor | None, progress: Callable[[int, str], None] | None) -> None:
     optimizer, parts = _optimizer(net, settings), augment.parse(settings.augment)
     generator = torch.Generator().manual_seed(seeds.integer("recogniser", seed, "augment"))
-    share = settings.batch // len(sources)
-    counts = [share + (settings.batch - share * len(sources) if i == 0 else 0) for i in range(len(sources))]
     net.train()
     for step in range(settings.steps):
-        taken = [source.take(count) for source, count in zip(sources, counts, strict=True)]
-        pixels, labels = (torch.cat([pair[i] for pair in taken]) for i in (0, 1))
-        x = augment.augment(standard(pixels), parts, generator)
+        images, labels = feed.batch()
+        x = augment.augment(images, parts, generator)
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * peak_share(step, settings.steps)
         optimizer.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(_forward(net, x, settings).float(), labels, label_smoothing=settings.smoothing)
+        smoothing = settings.smoothing if labels.ndim == 1 else 0.0
+        loss = F.cross_entropy(_forward(net, x, settings).float(), labels, weight=weights, label_smoothing=smoothing)
         loss.backward()
         optimizer.step()
         if progress is not None:
