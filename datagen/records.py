@@ -114,7 +114,8 @@ class Recipe(BaseModel):
     spread: Positive | None = setting(MAKE, "scale of the noise, 1 is as trained; planned: what fit chose", le=10)
     guidance: NotNegative | None = setting(MAKE, "class guidance, 0 is none; planned: what fit chose", le=20)
 
-    recogniser: str = setting(JUDGE, "small, a torchvision model's name, or FILE.py:Class", "small")
+    recogniser: str = setting(JUDGE, "small, a torchvision model's name, FILE.py:Class, or MODULE:FUNCTION", "small")
+    weights: str | None = setting(JUDGE, "file of weights (.safetensors) that every arm begins with; its last linear layer may be of other classes")
     repeats: int | None = setting(JUDGE, "independent repeats of every arm; planned: 3", ge=1, le=1000)
     steps: Count | None = setting(JUDGE, "optimisation steps of every arm; planned from the real set")
     judge_batch: int = setting(JUDGE, "images a step of the recogniser", 128, ge=2, le=65536)
@@ -287,13 +288,17 @@ class ArmResult:
     """One recogniser trained on one arm, tested on the unseen real images.
 
     Attributes:
-        arm: real, synthetic or both.
+        arm: real, synthetic, both, or another arm's name.
         repeat: from 0.
         predicted: int64 [T], the class given to each test image.
         correct: bool [T].
         steps: optimisation steps taken.
         images: training images of the arm.
         seconds: wall time of training and testing.
+        set: name of the synthetic set the arm is about, "" where all sets share it.
+        loss: mean cross-entropy on the test images, nats.
+        scores: float32 [T], probability of the class in focus; None without one.
+        blurred: int64 [T], the class given to each test image once it is blurred; None without a class in focus.
     """
 
     arm: str
@@ -303,6 +308,10 @@ class ArmResult:
     steps: int
     images: int
     seconds: float
+    set: str = ""
+    loss: float = math.nan
+    scores: np.ndarray | None = None
+    blurred: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

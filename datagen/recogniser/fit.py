@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from datagen import seeds
-from datagen.recogniser import augment, nets
+from datagen.recogniser import augment, nets, pretrained
 
 RISE = 0.2
 """share of the steps in which the learning rate rises"""
@@ -52,6 +52,7 @@ class Settings:
     width: int | None = None
     precision: str = "fp32"
     layout: str = "contiguous"
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -190,14 +191,18 @@ def fit(
         progress: called after each step with 1 and a short text.
 
     Raises:
-        UsageError: the recogniser is unknown or cannot work on these images.
+        UsageError: the recogniser is unknown or cannot work on these images, or the file of weights is of another net.
+        ArtefactError: the file of weights is damaged.
         ValueError: no images, or images and labels that do not match.
     """
     several, mix = _sets(images, labels), mix or Mix()
     with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device == "cuda" else []):
         torch.manual_seed(seeds.integer("recogniser", seed, "weights"))
         height, width, channels = several[0][0].shape[1:]
-        net = nets.find(settings.recogniser, settings.width).build(classes, (channels, height, width)).to(device)
+        net = nets.find(settings.recogniser, settings.width).build(classes, (channels, height, width))
+        if settings.weights is not None:
+            pretrained.begin(net, settings.weights)
+        net = net.to(device)
         if settings.layout == "channels-last":
             net = net.to(memory_format=torch.channels_last)
         mean, deviation = (part.to(device) for part in _statistics(several))

@@ -1,14 +1,20 @@
-"""The judge's nets: a small residual net from scratch, any torchvision model by name, or the user's own class."""
+"""The judge's nets: a small residual net from scratch, any torchvision model by name, or the user's own class or function."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from datagen import registry
+from datagen import registry, storage
 from datagen.errors import ResourceError, UsageError, nearest
 
 WORKING_SIDE = 16
@@ -133,20 +139,102 @@ def torchvision_models() -> Any:
     return models
 
 
+class Own:
+    """The user's own net: a class with `build(classes, shape)`, or a function (or class) called with classes and shape itself.
+
+    Args:
+        part: the class or function.
+        name: what the user called it, for errors.
+        width: handed to a class with `build` where it is given.
+    """
+
+    def __init__(self, part: Any, name: str, width: int | None = None) -> None:
+        self.name = name
+        with_build = isinstance(part, type) and hasattr(part, "build")
+        self.make: Callable[[int, tuple[int, int, int]], Any] = (part() if width is None else part(width=width)).build if with_build else part
+
+    def build(self, classes: int, shape: tuple[int, int, int]) -> nn.Module:
+        """Return the net for float32 [N, C, H, W] of this shape (C, H, W), tried once on two empty images.
+
+        Raises:
+            UsageError: it fails, is no net, or does not give logits [N, classes].
+        """
+        try:
+            with _current_folder():
+                net = self.make(classes, shape)
+            if not isinstance(net, nn.Module):
+                raise UsageError(f"gives {type(net).__name__}, not a torch.nn.Module", where=self.name)
+            with torch.no_grad():
+                logits = net.eval()(torch.zeros(2, *shape))
+        except UsageError:
+            raise
+        except Exception as error:
+            hint = "it is called with the number of classes and (channels, height, width); --debug shows where"
+            raise UsageError(f"fails ({type(error).__name__}: {str(error)[:80]})", where=self.name, hint=hint) from error
+        if not isinstance(logits, torch.Tensor) or logits.shape != (2, classes):
+            got = list(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+            raise UsageError(f"gives {got} for 2 images, not logits [2, {classes}]", where=self.name)
+        return net.train()
+
+
+@contextlib.contextmanager
+def _current_folder() -> Iterator[None]:
+    """Let modules be imported from the current folder too, after all others."""
+    here = os.getcwd()
+    sys.path.append(here)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            del sys.path[len(sys.path) - 1 - sys.path[::-1].index(here)]
+
+
+def _from_module(name: str) -> Any:
+    """Return what MODULE:FUNCTION names; UsageError where the module or the function is not there."""
+    module, _, attribute = name.partition(":")
+    hint = "--recogniser takes a name, FILE.py:Class, or MODULE:FUNCTION of an installed module or one in the current folder"
+    try:
+        with _current_folder():
+            found = importlib.import_module(module)
+    except Exception as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name is not None and f"{module}.".startswith(f"{error.name}.")
+        what = "there is no such module" if missing else f"cannot be imported ({type(error).__name__}: {str(error)[:80]})"
+        raise UsageError(what, where=name, hint=hint) from error
+    if not callable(getattr(found, attribute, None)):
+        raise UsageError(f"has no function {attribute!r}", where=module, hint=nearest(attribute, [k for k, v in vars(found).items() if callable(v)]))
+    return getattr(found, attribute)
+
+
+def code_hash(name: str) -> str:
+    """Return the SHA-256 of the file behind FILE.py:Class or MODULE:FUNCTION, "" for nets by name and modules without a file."""
+    if ".py:" in name or ":" not in name:
+        return registry.file_hash(name)
+    try:
+        with _current_folder():
+            spec = importlib.util.find_spec(name.partition(":")[0])
+    except (ImportError, ValueError):
+        return ""
+    return storage.hash_file(spec.origin) if spec is not None and spec.origin is not None and os.path.isfile(spec.origin) else ""
+
+
 def find(name: str, width: int | None = None) -> Any:
     """Return a recogniser (contracts.Recogniser) by name.
 
     Args:
-        name: a row of the registry, FILE.py:Class, or the name of a torchvision model that classifies.
+        name: a row of the registry, the name of a torchvision model that classifies, FILE.py:Class, or MODULE:FUNCTION.
         width: handed to the class where it is given.
 
     Raises:
         UsageError: the name is unknown.
         ResourceError: torchvision is needed and cannot be imported.
     """
-    if ".py:" in name or name in registry.names("recognisers"):
+    if ".py:" in name:
+        return Own(registry.load("recognisers", name), name, width)
+    if name in registry.names("recognisers"):
         part = registry.load("recognisers", name)
         return part() if width is None else part(width=width)
+    if ":" in name:
+        return Own(_from_module(name), name, width)
     models = torchvision_models()
     known = models.list_models(module=models)
     if name not in known:
