@@ -116,10 +116,19 @@ class Recipe(BaseModel):
 
     recogniser: str = setting(JUDGE, "small, a torchvision model's name, FILE.py:Class, or MODULE:FUNCTION", "small")
     weights: str | None = setting(JUDGE, "file of weights (.safetensors) that every arm begins with; its last linear layer may be of other classes")
+    train_command: str | None = setting(JUDGE, 'your own training instead of the recogniser: "python train.py {train} {test} {predictions}", {seed} too')
     repeats: int | None = setting(JUDGE, "independent repeats of every arm; planned: 3", ge=1, le=1000)
     steps: Count | None = setting(JUDGE, "optimisation steps of every arm; planned from the real set")
     judge_batch: int = setting(JUDGE, "images a step of the recogniser", 128, ge=2, le=65536)
+    judge_learning_rate: Positive | None = setting(JUDGE, "of the recogniser at its peak; chosen on validation", le=10)
     quick: bool = setting(JUDGE, "one repeat and a fifth of the steps; for a first look", False)
+    full: bool = setting(JUDGE, "also sweep ratio and amount of synthetic images, and repeat the learning curve", False)
+    labels: Literal["hard", "soft"] = setting(JUDGE, "soft: the shards' probabilities instead of their labels", "hard")
+    focus: str | None = setting(JUDGE, "a class whose recall at equal false alarms is judged, and whether blur is its shortcut")
+    replicates: bool = setting(JUDGE, "several SHARDS are fits of one recipe: judge them as one set, each repeat takes the next", False)
+    features: str | None = setting(JUDGE, "MODULE:FUNCTION or FILE.py:FUNCTION: further features for the measures, from images uint8 [N, H, W, C]")
+    share: bool = setting(JUDGE, "write the report without a single real pixel", False)
+    fail_under: str | None = setting(JUDGE, "such as both-real>=0: exit 8 where the lower end of the interval is below")
 
     origins: Mapping[str, str] = Field(default_factory=dict, exclude=True, repr=False)
 

@@ -152,6 +152,30 @@ def _create_unsynced(path: Path, content: bytes) -> None:
             _link(temporary, path)
 
 
+def write_all(root: str | Path, files: Iterable[tuple[str, bytes]]) -> int:
+    """Write many new files below a folder, not synced: for what is thrown away soon; returns their bytes, OutputError where one exists."""
+    root, folders, size = Path(root), {make_folder(root)}, 0
+    with reporting(root):
+        for name, content in files:
+            path = root / name
+            if path.parent not in folders:
+                folders.add(make_folder(path.parent))
+            _before("open", path)
+            with open(path, "xb") as file:
+                size += file.write(content)
+    return size
+
+
+@contextlib.contextmanager
+def opened_log(path: str | Path) -> Iterator[Any]:
+    """Open a log of ours for another program's output: a binary file that is written at its end."""
+    with reporting(path):
+        _before("append", path)
+        file = open(path, "ab")  # noqa: SIM115
+    with file:
+        yield file
+
+
 def _settled(temporary: Path, path: Path, sha: str) -> bool:
     """Whether a file that was there already is now the wanted one; False where there is none."""
     if not os.path.lexists(path):
