@@ -81,6 +81,7 @@ class Recipe(BaseModel):
     on_conflict: Literal["refuse", "drop"] = setting(READ, "the same pixels under two classes or in train and test: refuse, or drop them", "refuse")
     drop_small: bool = setting(READ, "leave out classes with fewer than two images instead of refusing", False)
     strict_input: bool = setting(READ, "refuse the whole input at the first image that must be skipped", False)
+    allow_synthetic: bool = setting(READ, "take images that say they are synthetic (AI mark, source column, our own shards) as real ones", False)
     max_pixels: Count = setting(READ, "images with more pixels are skipped", 64_000_000)
 
     family: str = setting(FIT, "gan, dcgan, cvae, or FILE.py:Class", "cvae")

@@ -191,3 +191,23 @@ def test_names_that_are_no_utf8_survive_json() -> None:
 def test_free_bytes_looks_at_the_nearest_folder_that_is_there(tmp_path: Path) -> None:
     size, nodes = storage.free_bytes(tmp_path / "not" / "yet")
     assert size > 0 and nodes > 0
+
+
+def test_files_that_are_thrown_away_soon_are_written_unsynced_and_never_over_others(tmp_path: Path, record: Operations) -> None:
+    assert storage.write_all(tmp_path / "t", [("a/1.png", b"abc"), ("a/2.png", b""), ("b/1.png", b"d")]) == 4
+    assert {str(p.relative_to(tmp_path)): p.read_bytes() for p in tmp_path.rglob("*.png")} == {"t/a/1.png": b"abc", "t/a/2.png": b"", "t/b/1.png": b"d"}
+    assert not [operation for operation, _ in record if "fsync" in operation]
+    with pytest.raises(OutputError) as caught:
+        storage.write_all(tmp_path / "t", [("b/1.png", b"other")])
+    assert caught.value.code == 5 and (tmp_path / "t/b/1.png").read_bytes() == b"d"
+    storage.write_all(tmp_path / "empty", [])
+    assert (tmp_path / "empty").is_dir()
+
+
+def test_a_log_for_another_program_is_continued(tmp_path: Path) -> None:
+    for text in (b"one", b"two"):
+        with storage.opened_log(tmp_path / "x.log") as file:
+            file.write(text)
+    assert (tmp_path / "x.log").read_bytes() == b"onetwo"
+    with pytest.raises(OutputError), storage.opened_log(tmp_path):
+        pass

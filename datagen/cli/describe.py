@@ -99,7 +99,7 @@ def _folder(path: Path, recipe: Recipe, verify: bool, progress: Progress) -> dic
 
     from datagen.sources.scan import scan
 
-    data = scan(path, recipe, progress=progress)
+    data = scan(path, recipe.changed("describe", allow_synthetic=True), progress=progress)
     train = np.bincount(data.labels[~data.test], minlength=len(data.classes))
     heights, widths = np.unique(data.sizes[:, 0]), np.unique(data.sizes[:, 1])
     return {

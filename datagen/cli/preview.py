@@ -85,6 +85,6 @@ def _of_folder(path: Path, recipe: Recipe) -> np.ndarray:
 
     from datagen.sources import cache, scan, shape
 
-    data = scan.scan(path, recipe)
+    data = scan.scan(path, recipe.changed("describe", allow_synthetic=True))
     pixels = cache.pixels(data, shape.plan_shape(data, recipe)[0], recipe)
     return _grid({label: list(pixels[np.flatnonzero(data.labels == label)[:EACH]]) for label in _chosen(data.classes)})

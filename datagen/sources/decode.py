@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from datagen.errors import InputError
+from datagen.sources import trust
 
 VERSION = 1
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -42,10 +43,11 @@ _DAMAGED = "copy the file again from its source, or remove it"
 
 @dataclass(frozen=True)
 class Decoded:
-    """One image: pixels uint8 [H, W] or [H, W, 3], upright, on white; notes say what was unusual about the file."""
+    """One image: pixels uint8 [H, W] or [H, W, 3], upright, on white; notes say what was unusual about the file; `made` is its AI mark, or ""."""
 
     pixels: np.ndarray
     notes: tuple[str, ...] = ()
+    made: str = ""
 
 
 class UnknownFormat(InputError):
@@ -145,7 +147,7 @@ def _decode(data: bytes, max_pixels: int) -> Decoded:
             notes = ["animated or of several pages: the first is used"] if _many(image) else []
             with alone:
                 image.load()
-                return Decoded(np.ascontiguousarray(_eight_bits(_upright(image, notes))), tuple(notes))
+                return Decoded(np.ascontiguousarray(_eight_bits(_upright(image, notes))), tuple(notes), trust.mark(image.info))
     except InputError:
         raise
     except Image.DecompressionBombError as error:

@@ -11,6 +11,7 @@ import numpy as np
 
 from datagen.errors import InputError, nearest
 from datagen.records import Recipe
+from datagen.sources import trust
 from datagen.sources.folder import SIDECARS, suffix_of
 from datagen.sources.listing import DUPLICATE, LOOK, SKIP, Listing, Problem, problem, some
 from datagen.sources.look import Looks
@@ -61,6 +62,7 @@ def judge(case: Case, recipe: Recipe) -> None:
     _damage(case)
     _proportions(case)
     _too_many(case, recipe)
+    trust.judge_made(case, recipe)
     _same_pixels(case, drop=recipe.on_conflict == "drop")
     _small_classes(case, drop=recipe.drop_small)
     _test_classes(case)

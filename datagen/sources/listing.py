@@ -30,6 +30,7 @@ class Listing:
         names: class name of each.
         test: whether each lies in the source's own test part.
         groups: value of the group column of each, None where the source has no such column.
+        made: numbers of the images whose row says that they are synthetic.
         columns: names of the columns of a table, empty for folders.
         empty: training classes that the source names and that hold nothing.
         problems: entries about files that cannot be used.
@@ -43,6 +44,7 @@ class Listing:
     names: list[str] = field(default_factory=list)
     test: list[bool] = field(default_factory=list)
     groups: list[str] | None = None
+    made: set[int] = field(default_factory=set)
     columns: tuple[str, ...] = ()
     empty: tuple[str, ...] = ()
     problems: list[Problem] = field(default_factory=list)
@@ -54,6 +56,7 @@ class Listing:
         kept = [i for i, flag in enumerate(self.test) if flag == test]
         groups = None if self.groups is None else [self.groups[i] for i in kept]
         fields = {"paths": [self.paths[i] for i in kept], "names": [self.names[i] for i in kept], "test": [test] * len(kept), "groups": groups}
+        fields["made"] = {place for place, i in enumerate(kept) if i in self.made}
         return Listing(**(self.__dict__ | fields))
 
 

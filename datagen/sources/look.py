@@ -1,4 +1,4 @@
-"""What one scan learns of every image (digest, size, grey or not, damage), remembered so that the next scan need not look again."""
+"""What one scan learns of every image (digest, size, grey or not, damage, AI mark), remembered so that the next scan need not look again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from datagen.sources.decode import Decoded, UnknownFormat, Unreadable
 from datagen.sources.listing import Listing
 
 DIGEST = 16
-_MARK = b"datagen scan 1\n"
+_MARK = b"datagen scan 2\n"
 _STAMPS = 4
 
 
@@ -51,7 +51,8 @@ class Looks:
         digests: uint8 [N, 16].
         sizes: int32 [N, 2], upright height and width in pixels; 0 where the image is refused.
         grey: bool [N], one channel or three equal ones.
-        remarks: by image, {"notes": [...]}, or {"what", "hint", "unknown"} where it is refused (unknown: no image at all).
+        remarks: by image, {"notes": [...]} and {"made": its AI mark}, or {"what", "hint", "unknown"} where it is refused (unknown:
+            no image at all).
         unread: images that could not be read this time and are to be tried again by the next scan.
     """
 
@@ -76,8 +77,8 @@ class Looks:
         self.digests[number] = np.frombuffer(digest(seen.pixels), np.uint8)
         self.sizes[number] = seen.pixels.shape[:2]
         self.grey[number] = decode.is_grey(seen.pixels)
-        if seen.notes:
-            self.remarks[number] = {"notes": list(seen.notes)}
+        if seen.notes or seen.made:
+            self.remarks[number] = ({"notes": list(seen.notes)} if seen.notes else {}) | ({"made": seen.made} if seen.made else {})
 
 
 def look(listing: Listing, progress: Progress, *, max_pixels: int, threads: int) -> tuple[Looks, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from datagen.errors import InputError, nearest
+from datagen.sources import trust
 from datagen.sources.listing import Listing, part_of, problem
 
 ROW = re.compile(r"(.*\.parquet)#(\d+)", re.DOTALL | re.IGNORECASE)
@@ -82,6 +83,12 @@ def _is_bytes(kind: Any) -> bool:
     return bool(types.is_binary(kind) or types.is_large_binary(kind))
 
 
+def _is_text(kind: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_string(kind) or types.is_large_string(kind) or (types.is_dictionary(kind) and _is_text(kind.value_type)))
+
+
 def _one(file: str | Path, found: Sequence[str], usual: Sequence[str], what: str, every: Sequence[str]) -> str:
     chosen = [name for name in usual if name in found][:1] or list(found)
     if len(chosen) == 1:
@@ -127,7 +134,9 @@ def _part(name: str) -> str:
 def _add_rows(listing: Listing, name: str, reader: Any, columns: Columns, group: str | None, test: bool) -> None:
     import pyarrow
 
-    wanted = [columns.label] + ([group] if group in columns.all and group != columns.label else [])
+    fields = {name: reader.schema_arrow.field(name).type for name in columns.all if name != columns.label}
+    says = trust.COLUMN if trust.COLUMN in fields and _is_text(fields[trust.COLUMN]) else None
+    wanted = list(dict.fromkeys([columns.label, *(name for name in (group, says) if name is not None and name in columns.all)]))
     try:
         table = reader.read(columns=wanted)
     except (OSError, pyarrow.ArrowException) as error:
@@ -135,12 +144,15 @@ def _add_rows(listing: Listing, name: str, reader: Any, columns: Columns, group:
     if group in columns.all and listing.groups is None:
         listing.groups = []
     groups = table.column(group).to_pylist() if listing.groups is not None else []
+    sources = table.column(says).to_pylist() if says is not None else []
     for row, value in enumerate(table.column(columns.label).to_pylist()):
         if value is None or (columns.names and value == -1):
             listing.problems.append(problem(f"{name}#{row}", "has no label", "give it one or remove the row"))
             continue
         if columns.names is not None and isinstance(value, int) and not 0 <= value < len(columns.names):
             raise InputError(f"row {row} has label {value}, there are {len(columns.names)} names", where=name, hint="make the file anew")
+        if sources and trust.says_so(sources[row]):
+            listing.made.add(len(listing.paths))
         listing.paths.append(f"{name}#{row}")
         listing.names.append(str(value) if columns.names is None or not isinstance(value, int) else columns.names[value])
         listing.test.append(test)

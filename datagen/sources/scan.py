@@ -14,7 +14,7 @@ from datagen import seeds, storage
 from datagen.errors import InputError, UsageError, nearest
 from datagen.progress import Progress
 from datagen.records import SCHEMA, Dataset, Recipe
-from datagen.sources import judge, origin
+from datagen.sources import judge, origin, trust
 from datagen.sources.judge import Case
 from datagen.sources.listing import SKIP, Listing, list_source
 from datagen.sources.look import Looks, look
@@ -61,6 +61,10 @@ def scan(
 
 
 def _listings(source: str | os.PathLike[str], test: str | os.PathLike[str] | None, recipe: Recipe) -> tuple[list[Listing], tuple[str, str]]:
+    if not recipe.allow_synthetic:
+        trust.refuse_shards(source)
+        if test is not None:
+            trust.refuse_shards(test)
     listing = list_source(source, recipe.group)
     if test is None:
         return [listing], (listing.root, listing.root if any(listing.test) else "")
@@ -80,6 +84,7 @@ def _joined(parts: list[Listing]) -> Listing:
     """Return one listing of all parts, training images before test images."""
     whole = Listing(parts[0].root, parts[0].base, columns=parts[0].columns, empty=parts[0].empty)
     for part in parts:
+        whole.made |= {len(whole.paths) + i for i in part.made}
         for name in ("paths", "names", "test", "problems", "errors", "notes"):
             getattr(whole, name).extend(getattr(part, name))
     if all(part.groups is not None for part in parts):

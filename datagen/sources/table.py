@@ -10,6 +10,7 @@ import stat
 from pathlib import Path
 
 from datagen.errors import InputError, nearest
+from datagen.sources import trust
 from datagen.sources.folder import inside
 from datagen.sources.listing import Listing
 
@@ -39,6 +40,8 @@ def list_csv(file: Path, group: str | None) -> Listing:
     group_column = header.index(group) if group in header else None
     base = os.path.realpath(file.parent)
     listing = Listing(str(file), base, columns=tuple(header), groups=None if group_column is None else [])
+    source_columns = [place for place, name in enumerate(header) if name.casefold() == trust.COLUMN]
+    made: set[str] = set()
     known: dict[str, str] = {}
     check = _PathCheck(base)
     try:
@@ -48,6 +51,8 @@ def list_csv(file: Path, group: str | None) -> Listing:
             wrong = _wrong(row, header, delimiter) or check(row[path_column]) or ("has no label" if not row[label_column] else "")
             path = os.path.normpath(row[path_column]) if not wrong else ""
             label = row[label_column] if not wrong else ""
+            if not wrong and any(trust.says_so(row[column]) for column in source_columns):
+                made.add(path)
             if not wrong and known.setdefault(path, label) != label:
                 wrong = f"gives {path!r} the label {label!r}, an earlier one {known[path]!r}"
             if wrong:
@@ -60,6 +65,7 @@ def list_csv(file: Path, group: str | None) -> Listing:
     except csv.Error as error:
         raise InputError(f"line {rows.line_num} is no CSV ({error})", where=file, hint="check its quotes") from error
     listing.test = [False] * len(listing.paths)
+    listing.made = {number for number, path in enumerate(listing.paths) if path in made}
     return listing
 
 
