@@ -1,18 +1,12 @@
-"""The report's charts as SVG drawn by hand: places in per cent, so that they fit any width with text of one size."""
+"""The report's plots of intervals as SVG drawn by hand: places in per cent, so that they fit any width with text of one size."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from markupsafe import Markup, escape
-
-from datagen.errors import printable
-
-ARM_NAMES = {"real": "real", "synthetic": "synthetic only", "both": "real + synthetic"}
-CELL_TEXT, LABELLED, DRAWN = 12, 24, 60
-"""confusion matrices have numbers and names up to so many classes, and are drawn up to so many"""
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -20,14 +14,31 @@ def percent(value: float | None, digits: int = 1) -> str:
     return "–" if value is None else f"{100 * value:.{digits}f}"
 
 
-def element(name: str, content: object = "", **attributes: Any) -> Markup:
+def element(name: str, content: object = "", **attributes: object) -> Markup:
     """Return an SVG element; attribute names take - for _, and every value is escaped."""
     given = "".join(f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"' for key, value in attributes.items())
     return Markup(f"<{name}{given}>{escape(content)}</{name}>")
 
 
-def _svg(parts: Sequence[Markup], height: float, label: str, **attributes: Any) -> Markup:
+def drawing(parts: Sequence[Markup], height: float, label: str, **attributes: object) -> Markup:
+    """Return an SVG as wide as its place and `height` pixels high, with a label for those who do not see it."""
     return element("svg", Markup("").join(parts), height=f"{height:g}", width="100%", role="img", aria_label=label, **attributes)
+
+
+def rule(x: float, top: float, bottom: float, kind: str) -> Markup:
+    """Return an upright line at x per cent of the width, from `top` to `bottom` in pixels."""
+    return element("line", x1=f"{x:.2f}%", x2=f"{x:.2f}%", y1=f"{top:g}", y2=f"{bottom:g}", class_=kind)
+
+
+def bar(left: float, right: float, y: float, kind: str) -> Markup:
+    """Return a level line between two places in per cent of the width, y in pixels."""
+    return element("line", x1=f"{left:.2f}%", x2=f"{right:.2f}%", y1=f"{y:g}", y2=f"{y:g}", class_=kind)
+
+
+def words(text: str, x: float, y: float, kind: str, *, anchor: str = "") -> Markup:
+    """Return a text at x per cent of the width and y pixels; it keeps inside the drawing unless an anchor is given."""
+    anchor = anchor or ("start" if x < 8 else "end" if x > 92 else "middle")
+    return element("text", text, x=f"{x:.2f}%", y=f"{y:g}", text_anchor=anchor, class_=kind)
 
 
 class Axis:
@@ -47,9 +58,13 @@ class Axis:
         self.low = max(limits[0], math.floor(low / self.step - 0.2) * self.step)
         self.high = min(limits[1], math.ceil(high / self.step + 0.2) * self.step)
 
+    def share(self, value: float) -> float:
+        """Return where a value lies between the ends, 0 to 1."""
+        return (value - self.low) / (self.high - self.low)
+
     def place(self, value: float) -> float:
         """Return per cent of the width, 1 to 99."""
-        return 1 + 98 * (value - self.low) / (self.high - self.low)
+        return 1 + 98 * self.share(value)
 
     def ticks(self) -> list[float]:
         """Return the values that get a line and a number."""
@@ -57,96 +72,95 @@ class Axis:
         last = math.floor(self.high / self.step + 1e-9)
         return [self.step * i for i in range(first, last + 1)]
 
+    def named(self, value: float) -> str:
+        """Return a tick's value in per cent."""
+        return f"{percent(value, 0 if self.step >= 0.01 else 1)} %"
 
-def arms(values: Mapping[str, Any]) -> Markup:
-    """Draw each arm's accuracy as a dot with its interval; values are report.json's `arms`."""
-    ends = [v["accuracy"][end] for v in values.values() for end in ("low", "high")]
-    axis, row = Axis(min(ends), max(ends)), 58
-    bottom = row * len(values) + 4
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a plot of intervals.
+
+    Attributes:
+        kind: name of the arm, which decides the colour.
+        title: in words.
+        mean, low, high: fractions.
+        repeats: single values beside the mean.
+        base: whether this is the one to beat.
+    """
+
+    kind: str
+    title: str
+    mean: float
+    low: float
+    high: float
+    repeats: Sequence[float] = ()
+    base: bool = False
+
+
+def intervals(rows: Sequence[Row], label: str) -> Markup:
+    """Draw shares as dots with their intervals, one row each; the one to beat has a ring and a line through all rows."""
+    axis, row = Axis(min(r.low for r in rows), max(r.high for r in rows)), 54
+    head = 16 if any(r.base for r in rows) else 0
+    bottom = head + row * len(rows) + 4
     parts: list[Markup] = []
-    digits = 0 if axis.step >= 0.01 else 1
     for tick in axis.ticks():
-        x = axis.place(tick)
-        anchor = "start" if x < 6 else "end" if x > 94 else "middle"
-        parts.append(element("line", x1=f"{x:.2f}%", x2=f"{x:.2f}%", y1=0, y2=bottom, class_="grid"))
-        parts.append(element("text", f"{percent(tick, digits)} %", x=f"{x:.2f}%", y=bottom + 18, text_anchor=anchor, class_="tick"))
-    for index, (arm, value) in enumerate(values.items()):
-        parts += _arm(arm, value["accuracy"], value["repeats"], axis, index * row)
-    return _svg(parts, bottom + 24, "accuracy of each arm with its interval", class_="arms")
+        parts += [rule(axis.place(tick), head, bottom, "grid"), words(axis.named(tick), axis.place(tick), bottom + 18, "tick")]
+    for each in rows:
+        if each.base:
+            parts += [rule(axis.place(each.mean), head, bottom, "beat"), words("to beat", axis.place(each.mean), 11, "tick")]
+    for index, each in enumerate(rows):
+        parts += _row(each, axis, head + index * row)
+    return drawing(parts, bottom + 24, label, class_="arms")
 
 
-def _arm(arm: str, accuracy: Mapping[str, float], repeats: Sequence[float], axis: Axis, top: float) -> list[Markup]:
-    middle = top + 38
-    low, mean, high = (axis.place(accuracy[end]) for end in ("low", "mean", "high"))
-    words = f"{percent(accuracy['mean'])} %  ({percent(accuracy['low'])} to {percent(accuracy['high'])})"
+def _row(row: Row, axis: Axis, top: float) -> list[Markup]:
+    middle = top + 36
+    low, mean, high = (axis.place(value) for value in (row.low, row.mean, row.high))
     parts = [
-        element("text", ARM_NAMES.get(arm, arm), x="1%", y=top + 20, class_="name"),
-        element("text", words, x="99%", y=top + 20, text_anchor="end", class_="value"),
-        element("line", x1=f"{low:.2f}%", x2=f"{high:.2f}%", y1=middle, y2=middle, class_=f"span {arm}"),
+        words(row.title, 1, top + 19, "name halo", anchor="start"),
+        words(f"{percent(row.mean)} % ({percent(row.low)} to {percent(row.high)})", 99, top + 19, "value halo", anchor="end"),
+        bar(low, high, middle, f"span {row.kind}"),
+        *(rule(x, middle - 6, middle + 6, f"end {row.kind}") for x in (low, high)),
     ]
-    parts += [element("line", x1=f"{x:.2f}%", x2=f"{x:.2f}%", y1=middle - 6, y2=middle + 6, class_=f"end {arm}") for x in (low, high)]
-    parts += [element("circle", cx=f"{axis.place(value):.2f}%", cy=middle, r=2.5, class_=f"repeat {arm}") for value in repeats]
-    return [*parts, element("circle", cx=f"{mean:.2f}%", cy=middle, r=7, class_=f"dot {arm}")]
+    parts += [element("circle", cx=f"{axis.place(value):.2f}%", cy=middle, r=2.5, class_=f"repeat {row.kind}") for value in row.repeats]
+    ring = [element("circle", cx=f"{mean:.2f}%", cy=middle, r=10.5, class_="ring")] if row.base else []
+    return [*parts, *ring, element("circle", cx=f"{mean:.2f}%", cy=middle, r=6.5, class_=f"dot {row.kind}")]
 
 
-def recalls(rows: Mapping[str, Mapping[str, Any]]) -> Markup:
-    """Draw one class's recall in each arm as bars from 0 to 1 with intervals; rows are `arms.*.per_class` of the class by arm."""
-    parts, height = [], 11
-    for index, (arm, row) in enumerate(rows.items()):
-        top, width = index * height, 100 * (row["recall"] or 0.0)
-        parts.append(element("rect", x=0, y=top, width="100%", height=height - 3, class_="track", rx=2))
-        parts.append(element("rect", x=0, y=top, width=f"{width:.2f}%", height=height - 3, class_=f"bar {arm}", rx=2))
-        if row["low"] is not None:
-            ends = {"x1": f"{100 * row['low']:.2f}%", "x2": f"{100 * row['high']:.2f}%"}
-            parts.append(element("line", **ends, y1=top + (height - 3) / 2, y2=top + (height - 3) / 2, class_="whisker"))
-    words = ", ".join(f"{ARM_NAMES.get(arm, arm)} {percent(row['recall'])} %" for arm, row in rows.items())
-    return _svg(parts, height * len(rows), f"recall: {words}")
+class Around:
+    """A scale about zero that several small drawings share.
 
+    Args:
+        reach: the largest difference to show, a fraction above 0; more is cut.
+    """
 
-def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Markup | None:
-    """Draw a matrix of confusions, rows true and columns predicted, as shares of the row; None with more than 60 classes."""
-    size = len(classes)
-    if size > DRAWN:
-        return None
-    names = [_short(name) for name in classes]
-    margin = 3 + 2.6 * max(map(len, names)) if size <= LABELLED else 0.0
-    parts = [element("rect", x=0, y=0, width=10 * size, height=10 * size, class_="paper")]
-    if margin:
-        parts += [element("text", name, x=-2, y=10 * i + 6.1, text_anchor="end", class_="label") for i, name in enumerate(names)]
-        parts += [element("text", name, transform=f"translate({10 * i + 6.1:g} -2) rotate(-90)", class_="label") for i, name in enumerate(names)]
-    for row, line in enumerate(counts):
-        total = max(1, sum(line))
-        for column, count in enumerate(line):
-            if count:
-                parts += _cell(row, column, count / total, size, f"{printable(classes[row])} taken for {printable(classes[column])}")
-    side = margin + 10 * size
-    label = "matrix of confusions, rows are true classes"
-    box = f"{-margin:g} {-margin:g} {side:g} {side:g}"
-    return element("svg", Markup("").join(parts), viewBox=box, role="img", aria_label=label, class_="matrix")
+    def __init__(self, reach: float) -> None:
+        reach = min(1.0, max(reach, 1e-3))
+        power = 10 ** math.floor(math.log10(reach))
+        self.reach = next(power * m for m in (1, 2, 5, 10) if power * m >= reach * 0.999)
 
+    def place(self, value: float) -> float:
+        """Return per cent of the width, 2 to 98, zero in the middle."""
+        return 50 + 48 * max(-1.0, min(1.0, value / self.reach))
 
-def _short(name: str) -> str:
-    """Return a class name of at most nine characters, safe to show."""
-    name = printable(name)
-    return name if len(name) <= 9 else name[:8] + "…"
+    def scale(self) -> Markup:
+        """Draw the numbers of the scale in points, for the head of a column."""
+        named = {value: f"{100 * value:+.3g}".replace("-", "−") for value in (-self.reach, self.reach)} | {0.0: "0"}
+        return drawing([words(text, self.place(value), 12, "tick") for value, text in named.items()], 16, "scale in points")
 
-
-def _cell(row: int, column: int, share: float, size: int, title: str) -> list[Markup]:
-    kind = "hit" if row == column else "miss"
-    shade = f"{min(1.0, 0.12 + 0.88 * share if kind == 'hit' else 0.15 + 1.7 * share):.2f}"
-    box = element("title", f"{title}: {percent(share)} %")
-    parts = [element("rect", box, x=column * 10, y=row * 10, width=9.4, height=9.4, rx=1, class_=kind, fill_opacity=shade)]
-    if size <= CELL_TEXT and round(100 * share):
-        dark = " strong" if float(shade) > 0.55 else ""
-        parts.append(element("text", f"{100 * share:.0f}", x=column * 10 + 4.7, y=row * 10 + 6.1, text_anchor="middle", class_=f"number{dark}"))
-    return parts
+    def draw(self, mean: float, low: float, high: float, kind: str) -> Markup:
+        """Draw a difference with its interval; the kind (gain, loss or even) decides the colour."""
+        parts = [rule(50, 0, 20, "zero"), bar(self.place(low), self.place(high), 10, f"span {kind}")]
+        parts.append(element("circle", cx=f"{self.place(mean):.2f}%", cy=10, r=4.5, class_=f"dot {kind}"))
+        return drawing(parts, 20, f"{100 * mean:+.1f} points, {100 * low:+.1f} to {100 * high:+.1f}")
 
 
 def boxes(quantiles: Mapping[str, Sequence[float]]) -> Markup:
-    """Draw the distances to the nearest training image, of synthetic and of unseen real images: 1-99, 25-75 per cent and median.
+    """Draw the distances to the nearest training image, of synthetic and of unseen real images: 1-95, 25-75 per cent and median.
 
     Args:
-        quantiles: report.json's `neighbours.quantiles`.
+        quantiles: of the finding "copies": percent, and by kind of image the distances at those percentiles.
     """
     at = {int(p): i for i, p in enumerate(quantiles["percent"])}
     shown = {"synthetic": "synthetic images", "unseen": "unseen real images"}
@@ -155,11 +169,10 @@ def boxes(quantiles: Mapping[str, Sequence[float]]) -> Markup:
     for index, (name, title) in enumerate(shown.items()):
         x = {p: min(98.0, 1 + 97 * quantiles[name][i] / top_value) for p, i in at.items()}
         y, kind = index * 50, "synthetic" if name == "synthetic" else "real"
-        parts.append(element("text", title, x="1%", y=y + 16, class_="name"))
-        parts.append(element("line", x1=f"{x[1]:.2f}%", x2=f"{x[95]:.2f}%", y1=y + 32, y2=y + 32, class_=f"span {kind}"))
+        parts += [words(title, 1, y + 16, "name", anchor="start"), bar(x[1], x[95], y + 32, f"span {kind}")]
         parts.append(element("rect", x=f"{x[25]:.2f}%", width=f"{max(0.4, x[75] - x[25]):.2f}%", y=y + 24, height=16, rx=3, class_=f"box {kind}"))
-        parts.append(element("line", x1=f"{x[50]:.2f}%", x2=f"{x[50]:.2f}%", y1=y + 22, y2=y + 42, class_="median"))
-    return _svg(parts, 96, "distances to the nearest training image", class_="boxes")
+        parts.append(rule(x[50], y + 22, y + 42, "median"))
+    return drawing(parts, 96, "distances to the nearest training image", class_="boxes")
 
 
 def pair(value: float, floor: float) -> Markup:
@@ -168,6 +181,6 @@ def pair(value: float, floor: float) -> Markup:
     parts = []
     for index, (kind, number) in enumerate({"synthetic": value, "real": floor}.items()):
         width = max(0.4, 100 * max(0.0, number) / top)
-        parts.append(element("rect", x=0, y=index * 14, width="100%", height=10, class_="track", rx=2))
-        parts.append(element("rect", x=0, y=index * 14, width=f"{width:.2f}%", height=10, class_=f"bar {kind}", rx=2))
-    return _svg(parts, 26, "distance of synthetic images, and of real images among themselves")
+        parts.append(element("rect", x=0, y=index * 12, width="100%", height=8, class_="track", rx=2))
+        parts.append(element("rect", x=0, y=index * 12, width=f"{width:.2f}%", height=8, class_=f"bar {kind}", rx=2))
+    return drawing(parts, 20, "synthetic images, and real images among themselves")

@@ -7,47 +7,57 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 from markupsafe import Markup
 
-from datagen import seeds
 from datagen.errors import printable
 from datagen.evaluation import statistics
-from datagen.evaluation.arms import Labelled
 from datagen.evaluation.experiment import Context
-from datagen.evaluation.report import charts, pictures
+from datagen.evaluation.report import charts, curves, matrices, scatter, shown, words
+from datagen.evaluation.report.text import markdown
 from datagen.progress import span
+
+__all__ = ["markdown", "render"]
 
 HERE = Path(__file__).parent
 SHOWN = 24
 """classes whose images and recalls are shown; report.json has all"""
-EACH, COLUMNS = 12, 6
-"""images of a class on each side, and how many in a row"""
-THUMBNAIL = 96
-"""longest side, in pixels, of an image that is shown; larger ones are reduced"""
+DRAWN = ("exchange", "sweep_ratio", "sweep_amount", "focus_recall", "focus_shortcut", "copies")
+"""measures with a place of their own on the page"""
+CONFUSED = 5
 
 
-def render(report: Mapping[str, Any], context: Context) -> str:
+def render(report: Mapping[str, Any], context: Context, *, share: bool = False) -> str:
     """Return the page as HTML.
 
     Args:
-        report: as `schema.build` gives it.
-        context: the experiment; its images are shown.
+        report: as `schema.build` gives it; measures that it lacks are left out.
+        context: the experiment that it is about; its images are shown.
+        share: not one real pixel is shown, nothing that stands for a single real image, and no synthetic image that repeats one.
     """
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters |= {"shown": printable, "percent": charts.percent, "span": span, "points": points}
-    shown = chosen(report)
+    filters = {"shown": printable, "percent": charts.percent, "span": span, "points": points, "number": number, "count": "{:,}".format}
+    environment.filters |= filters
+    picked = chosen(report)
+    images = shown.prepare(report, context, len(picked), share=share)
+    measures = report["measures"]
     return environment.get_template("page.html").render(
         report=report,
+        measures=measures,
+        share=share,
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
-        arms=charts.arms(report["arms"]),
-        names=charts.ARM_NAMES,
-        rows=[_row(report, label) for label in shown],
-        cards=[_card(context, label) for label in sorted(shown)],
+        words=words,
+        arms=charts.intervals(_arms(report), "accuracy of each arm with its interval"),
+        sets=_sets(report),
+        learning=curves.learning(measures.get("exchange", {})),
+        sweeps=_sweeps(report),
+        focus=_focus(report),
+        rows=_rows(report, picked),
+        hidden=len(report["classes"]) - len(picked),
+        cards=images.cards(sorted(picked)),
         matrices=_matrices(report),
-        distances={name: _distance(value) for name, value in report["distances"].items()},
-        neighbours=_neighbours(report, context),
-        hidden=len(report["classes"]) - len(shown),
+        map=None if share else scatter.features(context),
+        copies=_copies(report, images),
+        others=_others(report),
     )
 
 
@@ -56,81 +66,110 @@ def points(value: float | None) -> str:
     return "–" if value is None else statistics.points(value)
 
 
+def number(value: float | None) -> str:
+    """Return a measure's number with three digits; a dash for None."""
+    return "–" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}".replace("-", "−")
+
+
 def chosen(report: Mapping[str, Any]) -> list[int]:
-    """Return the labels of the classes shown, by what real + synthetic gains, greatest first.
+    """Return the labels of the classes shown, by what real + synthetic gains over the arm to beat, greatest first.
 
     With many classes these are the ones that gain most and, as many, those that lose most.
     """
-    order = sorted(range(len(report["classes"])), key=lambda label: (-_gain(report, label), label))
+    order = sorted(range(len(report["classes"])), key=lambda label: (-(_difference(report, label)["mean"] or 0.0), label))
     return order if len(order) <= SHOWN else order[: SHOWN // 2] + order[-SHOWN // 2 :]
 
 
-def _recall(report: Mapping[str, Any], arm: str, label: int) -> float | None:
-    found: float | None = report["arms"][arm]["per_class"][label]["recall"]
+def _difference(report: Mapping[str, Any], label: int) -> dict[str, Any]:
+    found: dict[str, Any] = report["differences"][f"both-{words.base(report)}"]["per_class"][label]
     return found
 
 
-def _gain(report: Mapping[str, Any], label: int) -> float:
-    after, before = (_recall(report, arm, label) for arm in ("both", "real"))
-    return 0.0 if after is None or before is None else after - before
+def _arms(report: Mapping[str, Any]) -> list[charts.Row]:
+    base, rows = words.base(report), []
+    for arm, value in report["arms"].items():
+        spread = [value["accuracy"][end] for end in ("mean", "low", "high")]
+        rows.append(charts.Row(arm, words.ARMS.get(arm, arm), *spread, value["repeats"], arm == base))
+    return rows
 
 
-def _row(report: Mapping[str, Any], label: int) -> dict[str, Any]:
-    rows = {arm: value["per_class"][label] for arm, value in report["arms"].items()}
-    gain = None if _recall(report, "real", label) is None else _gain(report, label)
-    return {"name": report["classes"][label], "rows": rows, "chart": charts.recalls(rows), "gain": gain, "images": rows["real"]["images"]}
+def _sets(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return one row a set: its name, images, accuracies, difference from its arm to beat, and what it is worth."""
+    rows = []
+    for name, each in report["sets"].items():
+        exchange = each["measures"].get("exchange", {})
+        accuracy = {arm: value["accuracy"]["mean"] for arm, value in each["arms"].items()}
+        difference = each["differences"][f"both-{words.base(each)}"]
+        rows.append({"name": name, "set": each, "accuracy": accuracy, "difference": difference, "worth": words.worth(exchange)})
+    return rows
 
 
-def _card(context: Context, label: int) -> dict[str, Any]:
-    return {
-        "name": context.classes[label],
-        "sheets": {"real": _sheet(context.real, label, context.seed), "synthetic": _sheet(context.synthetic, label, context.seed)},
-    }
+def _sweeps(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the drawing and the sentence of every sweep there is."""
+    base, arms = words.base(report), report["arms"]
+    asked = {"sweep_ratio": ("both", "synthetic images for each real one", base), "sweep_amount": ("synthetic", "synthetic images, trained on alone", "real")}
+    found = []
+    for key, (kind, below, level) in asked.items():
+        swept = report["measures"].get(key, {})
+        if swept.get("points"):
+            line = (words.ARMS.get(level, level), arms[level]["accuracy"]["mean"])
+            found.append({"chart": curves.sweep(swept["points"], kind, below, line), "sentence": swept["sentence"]})
+    return found
 
 
-def _sheet(part: Labelled, label: int, seed: int) -> dict[str, Any]:
-    """Return one PNG of images of a class, drawn at random, with its size, its count and how it is scaled."""
-    members = np.flatnonzero(part.labels == label)
-    picked = np.sort(seeds.stream("shown", seed, label).permutation(members)[:EACH])
-    source, width, height = pictures.sheet([thumbnail(part.images[row]) for row in picked], COLUMNS)
-    return {"source": source, "width": width, "height": height, "count": len(picked), "of": len(members), "enlarged": _small(part.images)}
+def _focus(report: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the drawing and the sentences of the class in focus, None where there is none."""
+    found = report["measures"].get("focus_recall", {})
+    if not found.get("arms"):
+        return None
+    base = words.base(report)
+    rows = [charts.Row(arm, words.ARMS.get(arm, arm), *(v[end] for end in ("mean", "low", "high")), base=arm == base) for arm, v in found["arms"].items()]
+    sentences = [report["measures"][key]["sentence"] for key in ("focus_recall", "focus_shortcut") if key in report["measures"]]
+    return {"class": found["class"], "chart": charts.intervals(rows, "recall of the class in focus by arm"), "sentences": sentences}
 
 
-def thumbnail(image: np.ndarray) -> np.ndarray:
-    """Return an image uint8 [H, W, C] reduced by a whole factor, by means over blocks, where its longest side is above 96."""
-    factor = -(-max(image.shape[:2]) // THUMBNAIL)
-    if factor == 1:
-        return np.asarray(image)
-    height, width = (side // factor * factor for side in image.shape[:2])
-    blocks = image[:height, :width].reshape(height // factor, factor, width // factor, factor, -1)
-    reduced: np.ndarray = np.round(blocks.mean((1, 3))).astype(np.uint8)
-    return reduced
-
-
-def _small(images: np.ndarray) -> bool:
-    return max(images.shape[1:3]) <= 48
+def _rows(report: Mapping[str, Any], picked: list[int]) -> dict[str, Any]:
+    """Return the classes shown with recalls, difference, its drawing and what could have been seen, and the drawing's scale."""
+    base, arms = words.base(report), report["arms"]
+    differences = {label: _difference(report, label) for label in picked}
+    ends = [abs(row[end]) for row in differences.values() if row["mean"] is not None for end in ("low", "high")]
+    around = charts.Around(max(ends, default=1.0))
+    rows = []
+    for label, row in differences.items():
+        known = row["mean"] is not None
+        kind = "even" if not known else "gain" if row["low"] > 0 else "loss" if row["high"] < 0 else "even"
+        before, after = (arms[arm]["per_class"][label] for arm in (base, "both"))
+        chart = around.draw(row["mean"], row["low"], row["high"], kind) if known else ""
+        rows.append({**row, "kind": kind, "chart": chart, "images": before["images"], "before": before["recall"], "after": after["recall"]})
+    return {"scale": around.scale(), "base": words.ARMS.get(base, base), "each": rows}
 
 
 def _matrices(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    classes, found = report["classes"], []
+    """Return a matrix, or only the most frequent confusions, of the arms that the page is about."""
+    wanted = {"real", words.base(report), "synthetic", "both"}
+    found = []
     for arm, value in report["arms"].items():
-        drawn = charts.confusion(value["confusion"], classes) if value["confusion"] is not None else None
-        found.append({"arm": arm, "chart": drawn, "confused": value["confused"][:5]})
+        if arm in wanted:
+            drawn = matrices.confusion(value["confusion"], report["classes"]) if value["confusion"] is not None else None
+            found.append({"arm": arm, "chart": drawn, "confused": value["confused"][:CONFUSED]})
     return found
 
 
-def _distance(value: Mapping[str, Any]) -> dict[str, Any]:
-    known = value.get("value") is not None
-    return {**value, "chart": charts.pair(value["value"], value["floor"]) if known else None}
-
-
-def _neighbours(report: Mapping[str, Any], context: Context) -> dict[str, Any] | None:
-    found = report["neighbours"]
-    if found is None:
+def _copies(report: Mapping[str, Any], images: shown.Shown) -> dict[str, Any] | None:
+    """Return the drawing of the distances, the closest pairs and the named copies; None where copies were not looked for."""
+    found = report["measures"].get("copies", {})
+    if not found.get("quantiles"):
         return None
-    pairs = [{**pair, "real_image": _one(context.real, pair["real"]), "synthetic_image": _one(context.synthetic, pair["synthetic"])} for pair in found["pairs"]]
-    return {**found, "pairs": pairs, "chart": charts.boxes(found["quantiles"]), "enlarged": _small(context.real.images)}
+    return {"sentence": found["sentence"], "chart": charts.boxes(found["quantiles"]), "count": found.get("named", 0), **images.copies(found)}
 
 
-def _one(part: Labelled, place: Mapping[str, Any]) -> str:
-    return pictures.png(thumbnail(part.images[place["row"]]))
+def _others(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the measures without a place of their own: title, number, interval, sentence, and a drawing where there is a floor beside the number."""
+    found = []
+    for key, value in report["measures"].items():
+        if key in DRAWN and (key != "copies" or value.get("quantiles")):
+            continue
+        both = [value.get(name) for name in ("estimate", "floor")]
+        bars = charts.pair(*both) if all(isinstance(x, int | float) for x in both) else None
+        found.append({"title": key.replace("_", " "), "chart": bars, **{name: value[name] for name in ("estimate", "low", "high", "sentence")}})
+    return found

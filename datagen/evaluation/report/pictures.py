@@ -1,4 +1,4 @@
-"""Images as PNG inside the page: strips of several, and single ones."""
+"""Images as PNG inside the page: reduced where they are large, single or several on one sheet."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 from PIL import Image
 
 GAP = 1
+THUMBNAIL = 96
+"""longest side, in pixels, of an image that is shown; larger ones are reduced"""
 
 
 def png(image: np.ndarray) -> str:
@@ -17,6 +19,18 @@ def png(image: np.ndarray) -> str:
     file = io.BytesIO()
     Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def thumbnail(image: np.ndarray, longest: int = THUMBNAIL) -> np.ndarray:
+    """Return an image uint8 [H, W, C] reduced by a whole factor, by means over blocks, where its longest side is above `longest` pixels."""
+    factor = -(-max(image.shape[:2]) // longest)
+    if factor == 1:
+        return np.asarray(image)
+    down, across = (min(factor, side) for side in image.shape[:2])
+    height, width = image.shape[0] // down * down, image.shape[1] // across * across
+    blocks = image[:height, :width].reshape(height // down, down, width // across, across, -1)
+    reduced: np.ndarray = np.round(blocks.mean((1, 3))).astype(np.uint8)
+    return reduced
 
 
 def sheet(images: Sequence[np.ndarray], columns: int) -> tuple[str, int, int]:

@@ -1,36 +1,165 @@
-"""The report's sentences: which recogniser saw which images, and what to try next."""
+"""The report's sentences: names of arms, which recogniser saw which images, and what a set is worth."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from datagen.evaluation.experiment import Context
+from datagen.evaluation.choose import SHORTER
+from datagen.evaluation.experiment import CURVE, Context
 from datagen.evaluation.inputs import Inputs
 from datagen.evaluation.plan import Plan
+from datagen.evaluation.report.advice import next_steps
 
-FAR, ROOM, SMALL_TEST, WIDE = 0.05, 0.02, 500, 0.01
-COPIES = 0.03
-PLENTY = 5
-WORST = 3
+__all__ = ["ARMS", "KINDS", "base", "difference", "next_steps", "saw", "tested", "worth"]
+
+ARMS: Mapping[str, str] = {
+    "real": "real",
+    "classical": "real + classical copies",
+    "weighted": "real, class weights",
+    "oversampled": "real, oversampled",
+    "synthetic": "synthetic only",
+    "both": "real + synthetic",
+    "native": "real at its own size",
+}
+"""arms as they are named in drawings and tables"""
+KINDS: Mapping[str, str] = {"helps": "They help", "none_seen": "No difference seen", "harms": "They harm"}
+POLICIES: Mapping[str, str] = {
+    "none": "repeated as they are",
+    "geometric": "shifted, scaled and turned a little",
+    "colour": "changed in brightness and colour",
+    "flips": "mirrored at random, shifted, scaled and turned a little",
+}
+
+
+def base(report: Mapping[str, Any]) -> str:
+    """Return the arm to beat, of a report or one of its sets; real where there is no difference from the one chosen."""
+    chosen: str = report["verdict"]["base"]
+    return chosen if f"both-{chosen}" in report["differences"] else "real"
+
+
+def difference(key: str) -> str:
+    """Return the name of a difference such as both-real in words."""
+    better, _, other = key.partition("-")
+    return f"{ARMS.get(better, better)} minus {ARMS.get(other, other)}"
+
+
+def worth(exchange: Mapping[str, Any]) -> str:
+    """Return in a few words how many real images a set equals, from report.json's `measures.exchange`; a dash where that is unknown."""
+    points = exchange.get("points")
+    if not points:
+        return "–"
+    if exchange["bound"]:
+        return f"{points[-1]['images']:,} or more" if exchange["bound"] == "above" else f"fewer than {points[0]['images']:,}"
+    return "–" if exchange["images"] is None else f"about {exchange['images']:,.0f}"
+
+
+def tested(report: Mapping[str, Any]) -> str:
+    """Return how often the unseen images were scored on in this folder, and why that matters."""
+    times = report["tested"]["times"]
+    if times == 1:
+        return "This is the first evaluation of this folder that scored on these unseen images."
+    return (
+        f"{times:,} evaluations of this folder scored on these unseen images, this one included. "
+        "Whoever chooses among sets by their results has chosen by the test, and should confirm the choice on fresh images."
+    )
 
 
 def saw(context: Context, found: Inputs, planned: Plan) -> list[str]:
-    """Return sentences that a reviewer can check: what was trained on what, and who saw the unseen images."""
-    s, data = planned.settings, found.described
+    """Return sentences that a reviewer can check: what was trained on what, what was chosen by which images, and who saw the unseen ones.
+
+    Args:
+        context: the experiment that was done.
+        found: where the images came from.
+        planned: how the arms were trained.
+    """
     channels, height, width = found.shape
-    augmented = f"changed at random by {s.augment.replace(',', ' and ')}, never mirrored" if s.augment != "none" else "not augmented"
-    sentences = [
-        f"Every arm trains the same recogniser ({s.recogniser}) from scratch for {s.steps:,} steps of {s.batch} images, {augmented}. "
-        f"Equal repeats of all arms begin with the same weights; {planned.repeats} {'repeat' if planned.repeats == 1 else 'repeats'} an arm.",
-        f"Real trains on {len(context.real):,} real images, synthetic on {len(context.synthetic):,} synthetic ones, real + synthetic on both, "
-        "half of every batch from each, so that it sees each real image half as often in the same number of steps.",
+    resized = (
+        f"Real images were brought to the shape of the synthetic ones, {height}x{width} {'grey' if channels == 1 else 'RGB'} ({found.described['resize']})"
+    )
+    native = "; real at its own size is the same recogniser on the real images as large as they are, at most 128 pixels a side" if planned.native else ""
+    return [
+        _recogniser(context, found, planned),
+        *_arms(context, found),
+        _validation(context, planned),
+        *_curve(context),
         f"All are tested on the same {len(context.test):,} unseen real images, after the last step. No step, setting or checkpoint was chosen by them.",
-        f"Real images were brought to the shape of the synthetic ones, {height}x{width} {'grey' if channels == 1 else 'RGB'} ({data['resize']}).",
+        f"{resized}{native}.",
         "No unseen image has exactly the pixels of a training image or of a synthetic one; that was checked before training.",
-        "Distances and neighbours use the features of one more recogniser of the same kind, trained on the real training images with a seed of its own.",
+        "The measures use the features and probabilities of one more recogniser of the same kind, trained on the real training images with a seed of its own; "
+        "it filtered and chose nothing.",
+        _generator(found),
     ]
-    return [*sentences, _generator(found)]
+
+
+def _recogniser(context: Context, found: Inputs, planned: Plan) -> str:
+    s, many = planned.settings, f"{planned.repeats} {'repeat' if planned.repeats == 1 else 'repeats'} an arm"
+    if found.described.get("command"):
+        return f"Every arm trains by the user's own command ({found.described['command']}); {many}."
+    augmented = f"changed at random by {s.augment.replace(',', ' and ')}, never mirrored" if s.augment != "none" else "not augmented"
+    begin = "begins with the same file of weights" if s.weights else "from scratch"
+    rate = context.choice.learning_rate or s.learning_rate
+    return (
+        f"Every arm trains the same recogniser ({s.recogniser}) {begin} for {s.steps:,} steps of {s.batch} images at a learning rate of {rate:g}, {augmented}. "
+        f"Equal repeats of all arms begin with the same weights; {many}."
+    )
+
+
+def _arms(context: Context, found: Inputs) -> list[str]:
+    names, real, made = context.names(), len(context.real), len(context.synthetic)
+    parts = [f"Real trains on {real:,} real images"]
+    if "classical" in names:
+        copies = context.results("classical")[0].images - real
+        policy = context.choice.policy
+        parts.append(f"real + classical copies also on {copies:,} copies of them, {POLICIES.get(policy, policy)} (policy {policy})")
+    if "weighted" in names:
+        parts.append("real with class weights counts rarer classes more in the loss")
+    if "oversampled" in names:
+        parts.append("real oversampled shows them more often")
+    if "synthetic" in names:
+        half = "half of every batch from each, so that it sees each real image half as often in the same number of steps"
+        parts += [f"synthetic only on {made:,} synthetic ones", f"real + synthetic on both, {half}"]
+    else:
+        parts.append(f"real + synthetic also on {made:,} synthetic ones, each image counting alike, since they lack classes")
+    sentences = ["; ".join(parts) + "."]
+    if len(found.sets) > 1 and context.arms and not any(result.set for result in context.arms):
+        sentences.append(f"The {len(found.sets)} synthetic sets are replicates of one recipe: each repeat takes the next ({', '.join(found.sets)}).")
+    return sentences
+
+
+def _validation(context: Context, planned: Plan) -> str:
+    """Return what was chosen on the validation part, with the figures."""
+    choice = context.choice
+    if not choice.images:
+        return (
+            "Nothing was chosen on validation: learning rate and policy of the copies are the usual or given ones, and real + synthetic is compared with "
+            f"{ARMS.get(choice.base, choice.base)}."
+        )
+    titles = {"learning_rate": "the learning rate", "policy": "the policy of the classical copies", "base": "the arm to beat"}
+    won = {"learning_rate": f"{choice.learning_rate:g}", "policy": choice.policy, "base": choice.base}
+    said = []
+    for what, title in titles.items():
+        scores = choice.scores.get(what, {})
+        others = [f"{ARMS.get(name, name)} {100 * score:.1f} %" for name, score in scores.items() if name != won[what]]
+        own = f" {100 * scores[won[what]]:.1f} %" if won[what] in scores else ""
+        name = ARMS.get(won[what], won[what]) if what == "base" else won[what]
+        said.append(f"{title}: {name}{own}" + (f" (beside {', '.join(others)})" if others else " (nothing else tried)"))
+    steps = max(1, planned.settings.steps // SHORTER)
+    return (
+        f"A validation part of {choice.images:,} of the real training images decided, before any unseen image was scored on, {'; '.join(said)}. "
+        f"Candidates train on the other real images for {steps:,} steps, a third; the arms then train on all of them."
+    )
+
+
+def _curve(context: Context) -> list[str]:
+    points = sorted(int(name.split()[1]) for name in context.names() if name.startswith(f"{CURVE} ") and name.split()[1].isdigit())
+    if not points:
+        return []
+    results = context.results(f"{CURVE} {points[0]}")
+    return [
+        f"The learning curve trains on {', '.join(f'{count:,}' for count in points)} real images, every point for {results[0].steps:,} steps, half of an arm's, "
+        f"{'once' if len(results) == 1 else f'{len(results)} times'}; for the comparison with it the synthetic images are trained on for as many."
+    ]
 
 
 def _generator(found: Inputs) -> str:
@@ -41,67 +170,3 @@ def _generator(found: Inputs) -> str:
     if data["test"]["held_out"]:
         return "The unseen images were held out here. Only with --run RUN does this report know that the generator was fitted without them."
     return "The unseen images are a folder of their own. Whether the generator was fitted without them, this report cannot know."
-
-
-def next_steps(report: Mapping[str, Any]) -> list[str]:
-    """Return what to try next, most promising first, from the figures of a report (its arms, differences, neighbours, data)."""
-    kind, arms = report["verdict"]["kind"], report["arms"]
-    real, synthetic = (arms[name]["accuracy"]["mean"] for name in ("real", "synthetic"))
-    found = [*_generator_steps(report, real, synthetic), *_measuring_steps(report, real)]
-    if kind == "helps":
-        return [f"More images of each class (datagen synthesize --per-class) may help further; {_ratio(report)}", *found[:2]]
-    return found or ["More images of each class (datagen synthesize --per-class), then another family (datagen fit --family)."]
-
-
-def _ratio(report: Mapping[str, Any]) -> str:
-    data = report["data"]
-    return f"now {data['synthetic']['images']:,} synthetic beside {data['real']['images']:,} real ones."
-
-
-def _generator_steps(report: Mapping[str, Any], real: float, synthetic: float) -> list[str]:
-    gap = real - synthetic
-    steps = []
-    if gap > FAR:
-        steps.append(
-            f"The generator is the limit: trained on synthetic images alone the recogniser loses {100 * gap:.1f} points. Fit longer "
-            "(datagen fit --budget), or try another family (--family) before anything else."
-        )
-        steps.append(_worst(report))
-    share = (report["neighbours"] or {}).get("share", {}).get("low") or 0.0
-    if share > COPIES:
-        steps.append(
-            "Many synthetic images lie very near to training images (see the closest pairs): the generator repeats what it saw, which teaches "
-            "nothing new. Fit for fewer images (--images), or to more real ones."
-        )
-    if 0 < gap <= FAR and report["data"]["synthetic"]["images"] < PLENTY * report["data"]["real"]["images"]:
-        steps.append(f"The synthetic images are nearly as good as real ones. Make more of them (datagen synthesize --per-class); {_ratio(report)}")
-    return steps
-
-
-def _worst(report: Mapping[str, Any]) -> str:
-    """Return a sentence on the classes whose recall suffers most when only synthetic images are trained on."""
-    rows = zip(report["arms"]["real"]["per_class"], report["arms"]["synthetic"]["per_class"], strict=True)
-    lost = sorted(((a["recall"] - b["recall"], a["class"]) for a, b in rows if a["recall"] is not None), reverse=True)[:WORST]
-    named = ", ".join(f"{_short(name)} (−{100 * loss:.0f} points)" for loss, name in lost if loss > 0)
-    return f"Look at the classes that lose most, {named}: their synthetic images below show what the generator misses."
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 40 else name[:39] + "…"
-
-
-def _measuring_steps(report: Mapping[str, Any], real: float) -> list[str]:
-    difference, test = report["differences"]["both-real"], report["data"]["test"]["images"]
-    half = (difference["high"] - difference["low"]) / 2
-    steps = []
-    if 1 - real < ROOM:
-        steps.append(
-            f"There is little to gain: real images alone reach {100 * real:.1f} %. Synthetic images matter more where real ones are few; "
-            "measure on a harder test, or with fewer real images."
-        )
-    if half > WIDE:
-        remedy = "more unseen real images" if test < SMALL_TEST else "more repeats (--repeats 5)"
-        steps.append(f"The interval is wide, ±{100 * half:.1f} points: {remedy} would show smaller differences.")
-    if report["measured"]["limited"]:
-        steps.append("The recogniser trained for fewer steps than planned because this machine is slow; --steps or a GPU gives it longer.")
-    return steps

@@ -1,0 +1,119 @@
+"""What to try next, in order, from the figures of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+FAR, ROOM, SMALL_TEST, WIDE = 0.05, 0.02, 500, 0.01
+COPIES = 0.03
+PLENTY = 5
+WORST = 3
+
+
+def next_steps(report: Mapping[str, Any]) -> list[str]:
+    """Return what to try next, most promising first, from the figures of a report (its arms, differences, measures, data)."""
+    found = [*_shortcut(report), *_generator(report), *_rival(report), *_ratio(report), *_measuring(report)]
+    if report["verdict"]["kind"] == "helps":
+        return [f"More images of each class (datagen synthesize --per-class) may help further; {_numbers(report)}", *found[:2]]
+    return found or ["More images of each class (datagen synthesize --per-class), then another family (datagen fit --family)."]
+
+
+def _made(report: Mapping[str, Any]) -> int:
+    """Return how many images the set has that the report is about."""
+    sets = report["data"]["synthetic"]
+    return int(sets.get(report["verdict"]["set"], next(iter(sets.values())))["images"])
+
+
+def _numbers(report: Mapping[str, Any]) -> str:
+    return f"now {_made(report):,} synthetic beside {report['data']['real']['images']:,} real ones."
+
+
+def _measure(report: Mapping[str, Any], name: str, key: str) -> Any:
+    return report["measures"].get(name, {}).get(key)
+
+
+def _mean(report: Mapping[str, Any], arm: str) -> float | None:
+    return report["arms"][arm]["accuracy"]["mean"] if arm in report["arms"] else None
+
+
+def _shortcut(report: Mapping[str, Any]) -> list[str]:
+    if not _measure(report, "focus_shortcut", "suspected"):
+        return []
+    return [
+        "The recogniser takes blur for the class in focus: its synthetic images are told by their look, not by what they show. "
+        "Make synthetic images of the other classes too (datagen synthesize without --classes), or fit longer so that they are as sharp."
+    ]
+
+
+def _generator(report: Mapping[str, Any]) -> list[str]:
+    real, synthetic = _mean(report, "real"), _mean(report, "synthetic")
+    steps = []
+    gap = 0.0 if synthetic is None or real is None else real - synthetic
+    if gap > FAR:
+        steps.append(
+            f"The generator is the limit: trained on synthetic images alone the recogniser loses {100 * gap:.1f} points. Fit longer "
+            "(datagen fit --budget), or try another family (--family) before anything else."
+        )
+        steps.append(_worst(report))
+    if (_measure(report, "copies", "low") or 0.0) > COPIES:
+        steps.append(
+            "Many synthetic images lie very near to training images (see the closest pairs): the generator repeats what it saw, which teaches "
+            "nothing new. Fit for fewer images (--images), or to more real ones."
+        )
+    if 0 < gap <= FAR and _made(report) < PLENTY * report["data"]["real"]["images"]:
+        steps.append(f"The synthetic images are nearly as good as real ones. Make more of them (datagen synthesize --per-class); {_numbers(report)}")
+    return steps
+
+
+def _worst(report: Mapping[str, Any]) -> str:
+    """Return a sentence on the classes whose recall suffers most when only synthetic images are trained on."""
+    rows = zip(report["arms"]["real"]["per_class"], report["arms"]["synthetic"]["per_class"], strict=True)
+    lost = sorted(((a["recall"] - b["recall"], a["class"]) for a, b in rows if a["recall"] is not None), reverse=True)[:WORST]
+    named = ", ".join(f"{_short(name)} (−{100 * loss:.0f} points)" for loss, name in lost if loss > 0)
+    return f"Look at the classes that lose most, {named}: their synthetic images below show what the generator misses."
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 40 else name[:39] + "…"
+
+
+def _rival(report: Mapping[str, Any]) -> list[str]:
+    """Say so where synthetic images help real ones alone, but not beyond what costs nothing."""
+    base, plain = report["verdict"]["base"], report["differences"].get("both-real")
+    if base == "real" or report["verdict"]["kind"] == "helps" or plain is None or plain["low"] <= 0:
+        return []
+    cheap = {"classical": "classically augmented copies", "weighted": "class weights", "oversampled": "oversampling of the rarer classes"}.get(base, base)
+    return [
+        f"Synthetic images help the real ones alone, but {cheap} give as much and cost nothing: use these, and see whether synthetic images of the rarest "
+        "classes (datagen synthesize --classes) add to them."
+    ]
+
+
+def _ratio(report: Mapping[str, Any]) -> list[str]:
+    points, both = _measure(report, "sweep_ratio", "points") or [], _mean(report, "both")
+    best = max(points, key=lambda point: point["mean"], default=None)
+    if best is None or both is None or best["low"] <= both:
+        return []
+    return [
+        f"Another share of synthetic images did better: {best['at']:g} for each real one gave {100 * best['mean']:.1f} %. Confirm it on fresh images, since this "
+        "sweep was scored on the unseen ones."
+    ]
+
+
+def _measuring(report: Mapping[str, Any]) -> list[str]:
+    real, test = _mean(report, "real"), report["data"]["test"]["images"]
+    difference = report["differences"].get(f"both-{report['verdict']['base']}", report["differences"]["both-real"])
+    half = (difference["high"] - difference["low"]) / 2
+    steps = []
+    if real is not None and 1 - real < ROOM:
+        steps.append(
+            f"There is little to gain: real images alone reach {100 * real:.1f} %. Synthetic images matter more where real ones are few; "
+            "measure on a harder test, or with fewer real images."
+        )
+    if half > WIDE:
+        remedy = "more unseen real images" if test < SMALL_TEST else f"more repeats (--repeats {max(5, 2 * report['measured']['repeats'])})"
+        steps.append(f"The interval is wide, ±{100 * half:.1f} points: {remedy} would show smaller differences.")
+    if report["measured"]["limited"]:
+        steps.append("The recogniser trained for fewer steps than planned because this machine is slow; --steps or a GPU gives it longer.")
+    return steps
