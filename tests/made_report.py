@@ -34,7 +34,7 @@ def labelled(classes: int, each: int, seed: int, size: tuple[int, int, int] = (8
 
 
 def digits(size: int = 16) -> dict[str, Labelled]:
-    """Return scikit-learn's handwritten digits, enlarged to `size` pixels: real and test halves, and blurred, shifted copies of others as synthetic."""
+    """Return scikit-learn's handwritten digits at `size` pixels: real, test, others blurred and shifted as synthetic, three with a real one's pixels."""
     from PIL import Image, ImageFilter
     from sklearn.datasets import load_digits
 
@@ -46,17 +46,24 @@ def digits(size: int = 16) -> dict[str, Labelled]:
     parts = dict(zip(("real", "test", "other"), np.array_split(order, 3), strict=True))
     made = [np.asarray(Image.fromarray(images[row, ..., 0]).filter(ImageFilter.GaussianBlur(0.8))) for row in np.repeat(parts["other"], 2)]
     moved = np.stack([np.roll(image, rng.integers(-2, 3, 2), (0, 1)) for image in made])[..., None]
+    moved[:3] = images[parts["real"][:3]]
     shown = {name: Labelled(images[rows], found.target[rows], tuple(f"{row}.png" for row in rows)) for name, rows in parts.items() if name != "other"}
-    return {**shown, "synthetic": Labelled(moved, found.target[np.repeat(parts["other"], 2)])}
+    labels = np.concatenate([found.target[parts["real"][:2]], found.target[np.repeat(parts["other"], 2)][2:]])
+    return {**shown, "synthetic": Labelled(moved, labels)}
 
 
-def drawn(arm: str, repeat: int, skill: float, test: Labelled, classes: int, rng: np.random.Generator) -> ArmResult:
+def drawn(arm: str, repeat: int, skill: float, parts: Mapping[str, Labelled], classes: int, rng: np.random.Generator) -> ArmResult:
     """Return a result that is right as often as `skill` says, and takes the next class else."""
+    test, made, real = (parts[name] for name in ("test", "synthetic", "real"))
     hard = rng.permutation(classes) / max(1, classes - 1) - 0.5
     right = rng.random(len(test)) < np.clip(skill + 0.1 * (1 - skill) * hard[test.labels], 0, 1)
     predicted = np.where(right, test.labels, (test.labels + 1) % classes)
     scores = np.where(predicted == 0, rng.uniform(0.5, 1, len(test)), rng.uniform(0, 0.5, len(test))).astype(np.float32)
-    return ArmResult(arm, repeat, predicted, predicted == test.labels, 10, 100, 1.5, "", 0.3, scores, np.where(rng.random(len(test)) < 0.05, 0, predicted))
+    images = len(made) * (arm != "real") + len(real) * (arm != "synthetic")
+    steps = 250 if arm.startswith(CURVE) else 500
+    return ArmResult(
+        arm, repeat, predicted, predicted == test.labels, steps, images, 1.5, "", 0.3, scores, np.where(rng.random(len(test)) < 0.05, 0, predicted)
+    )
 
 
 def encode(images: np.ndarray) -> np.ndarray:
@@ -91,8 +98,8 @@ def experiment_of(
     made = parts or {name: labelled(len(classes), each, seed) for seed, name in enumerate(("real", "synthetic", "test"))}
     rng, results = np.random.default_rng(5), []
     for arm, skill in skills.items():
-        results += [drawn(arm, repeat, skill, made["test"], len(classes), rng) for repeat in range(repeats)]
-    results += [drawn(arm, 0, skill, made["test"], len(classes), rng) for arm, skill in (once or {}).items()]
+        results += [drawn(arm, repeat, skill, made, len(classes), rng) for repeat in range(repeats)]
+    results += [drawn(arm, 0, skill, made, len(classes), rng) for arm, skill in (once or {}).items()]
     choice = Choice(0.2, base=base, scores=SCORES if base != "real" else {}, images=60 if base != "real" else 0)
     return Context(
         classes,
@@ -110,9 +117,16 @@ def experiment_of(
 def inputs_of(context: Context, **described: Any) -> Inputs:
     """Return where the images of a made experiment came from."""
     counts = dict.fromkeys(context.classes, 10)
-    part = {"folder": "data", "images": 100, "counts": counts}
+    part = {"folder": "data", "images": len(context.real), "counts": counts}
     made = part | {"images": len(context.synthetic), "production": "ab" * 32, "format": "parquet", "seed": 0, "source": "synthetic"}
-    data = {"real": part, "test": part | {"held_out": False}, "synthetic": {"shards": made}, "fingerprint": "cd" * 32, "resize": "crop", "run": None}
+    data = {
+        "real": part,
+        "test": part | {"images": len(context.test), "held_out": False},
+        "synthetic": {"shards": made},
+        "fingerprint": "cd" * 32,
+        "resize": "crop",
+        "run": None,
+    }
     select = np.zeros(len(context.real), bool)
     return Inputs(context.real, {"shards": context.synthetic}, context.test, select, None, context.classes, data | described)
 
@@ -141,7 +155,9 @@ def whole() -> tuple[Context, dict[str, Any]]:
     once |= {f"{RATIO} {r:g}": skill for r, skill in {0.25: 0.94, 0.5: 0.95, 2: 0.955}.items()}
     once |= {f"{AMOUNT} {n}": skill for n, skill in {75: 0.7, 150: 0.8, 300: 0.86, 600: 0.89}.items()} | {"native": 0.95}
     context = experiment_of(names, skills=skills, once=once, parts=digits(), base="classical", focus=0)
-    beside = experiment_of(names, skills=skills | {"both": 0.93, "synthetic": 0.8}, once=once, parts=digits(), base="classical", focus=0)
+    other = experiment_of(names, skills=skills | {"both": 0.93, "synthetic": 0.8}, once=once, parts=digits(), base="classical", focus=0)
+    beside = dataclasses.replace(other, arms=tuple(dataclasses.replace(r, set="other" if r.arm in {"synthetic", "both"} else "") for r in other.arms))
+    context = dataclasses.replace(context, arms=tuple(dataclasses.replace(r, set="shards" if r.arm in {"synthetic", "both"} else "") for r in context.arms))
     return context, report_of(context, measures=measures(), times=4, beside=beside)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -48,7 +49,7 @@ class Frame:
     def line(self, points: Sequence[tuple[float, float]], kind: str) -> list[Markup]:
         """Draw straight pieces between (number, share)."""
         ends = [(self.x(at), self.y(share)) for at, share in points]
-        pairs = zip(ends, ends[1:], strict=False)
+        pairs = itertools.pairwise(ends)
         return [element("line", x1=f"{a:.2f}%", y1=f"{b:.1f}", x2=f"{c:.2f}%", y2=f"{d:.1f}", class_=f"fit {kind}") for (a, b), (c, d) in pairs]
 
     def dot(self, at: float, share: float, kind: str) -> Markup:
@@ -85,9 +86,10 @@ def _worth(frame: Frame, found: Mapping[str, Any], y: float) -> list[Markup]:
     """Draw where the synthetic accuracy meets the curve, with its interval along the lower scale, and say it below."""
     parts: list[Markup] = []
     low, high, base = found.get("low"), found.get("high"), BOTTOM
-    if found["images"] is not None:
+    if low is not None or high is not None:
         left, right = frame.x(low if low else frame.at[0]), frame.x(high if high is not None else frame.at[-1])
         parts.append(element("rect", x=f"{left:.2f}%", width=f"{max(0.5, right - left):.2f}%", y=f"{TOP:g}", height=f"{base - TOP:g}", class_="band"))
+    if found["images"] is not None:
         parts.append(rule(frame.x(found["images"]), y, base, "drop"))
     return [*parts, words(_bound(found), (LEFT + RIGHT) / 2, base + 56, "name synthetic", anchor="middle")]
 
@@ -116,8 +118,9 @@ def sweep(points: Sequence[Mapping[str, Any]], kind: str, below: str, level: tup
     frame = Frame([p["at"] for p in points], inside)
     parts = frame.grid(below)
     if level:
-        parts += [bar(LEFT, RIGHT, frame.y(level[1]), "level real"), words(level[0], RIGHT, frame.y(level[1]) - 6, "tick halo", anchor="end")]
+        parts.append(bar(LEFT, RIGHT, frame.y(level[1]), "level real"))
+        parts.append(words(f"dashed: {level[0]} {percent(level[1])} %", (LEFT + RIGHT) / 2, BOTTOM + 53, "tick", anchor="middle"))
     parts += frame.line([(p["at"], p["mean"]) for p in points], kind)
     parts += [rule(frame.x(p["at"]), frame.y(p["high"]), frame.y(p["low"]), f"span {kind}") for p in points]
     parts += [frame.dot(p["at"], p["mean"], kind) for p in points]
-    return drawing(parts, BOTTOM + 42, f"accuracy by {below}", class_="curve")
+    return drawing(parts, BOTTOM + 58, f"accuracy by {below}", class_="curve")

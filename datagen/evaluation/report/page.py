@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from datagen.errors import printable
 from datagen.evaluation import statistics
@@ -24,6 +25,7 @@ SHOWN = 24
 DRAWN = ("exchange", "sweep_ratio", "sweep_amount", "focus_recall", "focus_shortcut", "copies")
 """measures with a place of their own on the page"""
 CONFUSED = 5
+OPTION = re.compile(r"(--[a-z][a-z-]*)")
 
 
 def render(report: Mapping[str, Any], context: Context, *, share: bool = False) -> str:
@@ -35,7 +37,7 @@ def render(report: Mapping[str, Any], context: Context, *, share: bool = False) 
         share: not one real pixel is shown, nothing that stands for a single real image, and no synthetic image that repeats one.
     """
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    filters = {"shown": printable, "percent": charts.percent, "span": span, "points": points, "number": number, "count": "{:,}".format}
+    filters = {"shown": printable, "percent": charts.percent, "span": span, "points": points, "number": number, "flags": flags, "count": "{:,}".format}
     environment.filters |= filters
     picked = chosen(report)
     images = shown.prepare(report, context, len(picked), share=share)
@@ -46,6 +48,7 @@ def render(report: Mapping[str, Any], context: Context, *, share: bool = False) 
         share=share,
         style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         words=words,
+        base=words.base(report),
         arms=charts.intervals(_arms(report), "accuracy of each arm with its interval"),
         sets=_sets(report),
         learning=curves.learning(measures.get("exchange", {})),
@@ -71,6 +74,11 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}".replace("-", "−")
 
 
+def flags(text: str) -> Markup:
+    """Return a sentence, escaped, in which options such as --per-class are not broken at the end of a line."""
+    return Markup(OPTION.sub(r"<code>\1</code>", str(escape(printable(text)))))
+
+
 def chosen(report: Mapping[str, Any]) -> list[int]:
     """Return the labels of the classes shown, by what real + synthetic gains over the arm to beat, greatest first.
 
@@ -88,8 +96,8 @@ def _difference(report: Mapping[str, Any], label: int) -> dict[str, Any]:
 def _arms(report: Mapping[str, Any]) -> list[charts.Row]:
     base, rows = words.base(report), []
     for arm, value in report["arms"].items():
-        spread = [value["accuracy"][end] for end in ("mean", "low", "high")]
-        rows.append(charts.Row(arm, words.ARMS.get(arm, arm), *spread, value["repeats"], arm == base))
+        spread = value["accuracy"]["mean"], value["accuracy"]["low"], value["accuracy"]["high"]
+        rows.append(charts.Row(arm, words.ARMS.get(arm, arm), *spread, repeats=value["repeats"], base=arm == base))
     return rows
 
 
@@ -123,7 +131,7 @@ def _focus(report: Mapping[str, Any]) -> dict[str, Any] | None:
     if not found.get("arms"):
         return None
     base = words.base(report)
-    rows = [charts.Row(arm, words.ARMS.get(arm, arm), *(v[end] for end in ("mean", "low", "high")), base=arm == base) for arm, v in found["arms"].items()]
+    rows = [charts.Row(arm, words.ARMS.get(arm, arm), v["mean"], v["low"], v["high"], base=arm == base) for arm, v in found["arms"].items()]
     sentences = [report["measures"][key]["sentence"] for key in ("focus_recall", "focus_shortcut") if key in report["measures"]]
     return {"class": found["class"], "chart": charts.intervals(rows, "recall of the class in focus by arm"), "sentences": sentences}
 
@@ -163,6 +171,11 @@ def _copies(report: Mapping[str, Any], images: shown.Shown) -> dict[str, Any] | 
     return {"sentence": found["sentence"], "chart": charts.boxes(found["quantiles"]), "count": found.get("named", 0), **images.copies(found)}
 
 
+def _title(key: str) -> str:
+    first, _, rest = key.partition("_")
+    return f"{first}: {rest.replace('_', ' ')}" if rest else first
+
+
 def _others(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the measures without a place of their own: title, number, interval, sentence, and a drawing where there is a floor beside the number."""
     found = []
@@ -171,5 +184,5 @@ def _others(report: Mapping[str, Any]) -> list[dict[str, Any]]:
             continue
         both = [value.get(name) for name in ("estimate", "floor")]
         bars = charts.pair(*both) if all(isinstance(x, int | float) for x in both) else None
-        found.append({"title": key.replace("_", " "), "chart": bars, **{name: value[name] for name in ("estimate", "low", "high", "sentence")}})
+        found.append({"title": _title(key), "chart": bars, **{name: value[name] for name in ("estimate", "low", "high", "sentence")}})
     return found

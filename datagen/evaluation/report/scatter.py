@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from markupsafe import Markup
 
@@ -12,6 +14,8 @@ from datagen.evaluation.report.matrices import short
 EACH, NAMED = 1000, 12
 """images of each side, and classes up to which their middles are named"""
 WIDTH, HEIGHT, EDGE = 640, 420, 14
+LETTER, LINE = 10, 22
+"""size of a name's letter and line in units of the map, at its largest"""
 
 
 def features(context: Context) -> Markup | None:
@@ -27,12 +31,11 @@ def features(context: Context) -> Markup | None:
     split = len(sides["real"])
     inside = framed(places)
     groups = [_points(inside[:split], "real"), _points(inside[split:], "synthetic")]
-    names = []
+    names: list[Markup] = []
     if len(context.classes) <= NAMED:
         labels = context.test.labels[context.rows("test", EACH)]
-        for label in np.unique(labels):
-            x, y = np.median(inside[:split][labels == label], axis=0)
-            names.append(element("text", short(context.classes[label], 14), x=round(x), y=round(y) + 5, text_anchor="middle", class_="halo"))
+        middles = {short(context.classes[label], 14): np.median(inside[:split][labels == label], axis=0) for label in np.unique(labels)}
+        names = [element("text", name, x=x, y=y, text_anchor="middle", class_="halo") for name, (x, y) in apart(middles).items()]
     content = Markup("").join([*groups, *names])
     return element("svg", content, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label="map of real and synthetic images by features", class_="map")
 
@@ -52,6 +55,22 @@ def framed(places: np.ndarray) -> np.ndarray:
     share = np.clip((places - low) / np.maximum(high - low, 1e-9), 0, 1)
     moved: np.ndarray = EDGE + share * (np.array([WIDTH, HEIGHT]) - 2 * EDGE)
     return moved
+
+
+def apart(places: Mapping[str, np.ndarray]) -> dict[str, tuple[int, int]]:
+    """Return whole places of names, moved down where one would cover another.
+
+    Args:
+        places: by name its middle (x, y) in units of the map.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    for name, (x, y) in sorted(places.items(), key=lambda item: (float(item[1][1]), item[0])):
+        reach = LETTER * len(name)
+        at = min(max(round(x), round(reach / 2)), WIDTH - round(reach / 2)), round(y) + 5
+        while any(abs(at[0] - other[0]) < (reach + LETTER * len(text)) / 2 and abs(at[1] - other[1]) < LINE for text, other in found.items()):
+            at = at[0], at[1] + LINE
+        found[name] = at
+    return found
 
 
 def _points(places: np.ndarray, kind: str) -> Markup:

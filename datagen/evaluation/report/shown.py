@@ -82,13 +82,12 @@ class Shown:
         return {"source": source, "width": width, "height": height, "count": len(rows), "enlarged": max(part.images.shape[1:3]) <= ENLARGED}
 
     def copies(self, found: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-        """Return the closest pairs and the named copies of the finding "copies" with their images; nothing where no real pixel is shown."""
+        """Return the named copies and the other closest pairs of the finding "copies" with their images; nothing where no real pixel is shown."""
         if self.share:
             return {"pairs": [], "named": []}
-        return {
-            "pairs": [self._beside(pair) for pair in found.get("pairs", [])[:COPIES]],
-            "named": [self._beside(pair) for pair in found.get("copies", [])[:COPIES]],
-        }
+        named = {pair["synthetic"]["row"] for pair in found.get("copies", [])}
+        others = [pair for pair in found.get("pairs", []) if pair["synthetic"]["row"] not in named]
+        return {"pairs": [self._beside(pair) for pair in others[:COPIES]], "named": [self._beside(pair) for pair in found.get("copies", [])[:COPIES]]}
 
     def _beside(self, pair: Mapping[str, Any]) -> dict[str, Any]:
         sides = {"synthetic": self.context.synthetic, "real": self.context.real}

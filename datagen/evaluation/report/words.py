@@ -140,10 +140,10 @@ def _validation(context: Context, planned: Plan) -> str:
     said = []
     for what, title in titles.items():
         scores = choice.scores.get(what, {})
-        others = [f"{ARMS.get(name, name)} {100 * score:.1f} %" for name, score in scores.items() if name != won[what]]
-        own = f" {100 * scores[won[what]]:.1f} %" if won[what] in scores else ""
+        others = [f"{ARMS.get(name, name)} gave {100 * score:.1f} %" for name, score in scores.items() if name != won[what]]
+        own = f"{100 * scores[won[what]]:.1f} %; " if won[what] in scores else ""
         name = ARMS.get(won[what], won[what]) if what == "base" else won[what]
-        said.append(f"{title}: {name}{own}" + (f" (beside {', '.join(others)})" if others else " (nothing else tried)"))
+        said.append(f"{title} {name} ({own}{', '.join(others) or 'nothing else was tried'})")
     steps = max(1, planned.settings.steps // SHORTER)
     return (
         f"A validation part of {choice.images:,} of the real training images decided, before any unseen image was scored on, {'; '.join(said)}. "
@@ -157,8 +157,8 @@ def _curve(context: Context) -> list[str]:
         return []
     results = context.results(f"{CURVE} {points[0]}")
     return [
-        f"The learning curve trains on {', '.join(f'{count:,}' for count in points)} real images, every point for {results[0].steps:,} steps, half of an arm's, "
-        f"{'once' if len(results) == 1 else f'{len(results)} times'}; for the comparison with it the synthetic images are trained on for as many."
+        f"The learning curve trains on {', '.join(f'{count:,}' for count in points)} real images, every point for {results[0].steps:,} steps, "
+        f"half of an arm's, {'once' if len(results) == 1 else f'{len(results)} times'}; for the comparison with it the synthetic images train for as many."
     ]
 
 
