@@ -36,8 +36,14 @@ KINDS: dict[str, dict[str, Row]] = {
     },
     "measures": {
         "downstream": Row("datagen.evaluation.measures.downstream:Downstream", "accuracy and recall of a recogniser trained on each arm"),
-        "distance": Row("datagen.evaluation.measures.distance:Distance", "Frechet and kernel distance beside the real-against-real floor"),
-        "neighbours": Row("datagen.evaluation.measures.neighbours:Neighbours", "the nearest real image of each synthetic one"),
+        "agreement": Row("datagen.evaluation.measures.agreement:Agreement", "how far a recogniser trained on real images agrees with the synthetic labels"),
+        "fidelity": Row("datagen.evaluation.measures.fidelity:Fidelity", "kernel and Frechet distance beside the real-against-real floor"),
+        "coverage": Row("datagen.evaluation.measures.coverage:Coverage", "precision, recall, density and coverage"),
+        "separability": Row("datagen.evaluation.measures.separability:Separability", "whether a classifier can tell synthetic from real images"),
+        "copies": Row("datagen.evaluation.measures.copies:Copies", "synthetic images that repeat training images, and whether membership shows"),
+        "duplicates": Row("datagen.evaluation.measures.duplicates:Duplicates", "synthetic images that repeat each other"),
+        "balance": Row("datagen.evaluation.measures.balance:Balance", "how many images each class has"),
+        "drift": Row("datagen.evaluation.measures.drift:Drift", "brightness, contrast, colour, sharpness and edges beside real images"),
     },
     "rules": {
         "shapes": Row("datagen.rules.shapes:Shapes", "filled shapes of random place, size and shade on a noisy ground"),
