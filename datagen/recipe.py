@@ -15,7 +15,7 @@ from datagen.errors import UsageError, nearest
 from datagen.records import Recipe, group_of
 
 ENVIRONMENT = "DATAGEN_"
-EXCLUSIVE = (("images", "budget"), ("test", "holdout"), ("quick", "repeats"), ("quick", "steps"))
+EXCLUSIVE = (("images", "budget"), ("test", "holdout"), ("quick", "repeats"), ("quick", "steps"), ("quick", "full"))
 """pairs of which one layer gives one only; the later layer's one replaces the earlier layer's other"""
 NOT_SETTINGS = {"DATAGEN_CACHE", "DATAGEN_DEBUG", "DATAGEN_QUIET", "DATAGEN_JSON"}
 

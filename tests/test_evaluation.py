@@ -16,7 +16,9 @@ from PIL import Image
 from datagen import seeds, storage
 from datagen.errors import InputError, OutputError, SafetyError, UsageError
 from datagen.evaluation import arms, experiment, plan
-from datagen.evaluation.arms import Kept, Labelled, Trial
+from datagen.evaluation.arms import Arm, Labelled, Part, Trial
+from datagen.evaluation.kept import Kept
+from datagen.evaluation.plan import Plan, Sizes
 from datagen.evaluation.run import evaluate
 from datagen.progress import Progress
 from datagen.recogniser import timing
@@ -25,7 +27,7 @@ from datagen.records import READ, Recipe
 from datagen.sources import scan
 
 Make = Callable[..., Path]
-SMALL = {"steps": 6, "judge_batch": 12, "repeats": 2, "threads": 1, "device": "cpu"}
+SMALL = {"quick": True, "steps": 6, "judge_batch": 12, "repeats": 2, "threads": 1, "device": "cpu"}
 
 
 @pytest.fixture(autouse=True)
@@ -43,9 +45,10 @@ def folders(make_folder: Make) -> dict[str, Path]:
     return {name: make_folder(name, each=each, size=(12, 12), grey=True, seed=seed) for name, (each, seed) in sizes.items()}
 
 
-def call(folders: dict[str, Path], out: Path, **options: Any) -> dict[str, Any]:
-    given = {"real": folders["real"], "test": folders["test"], "progress": Progress(quiet=True), **SMALL} | options
-    return evaluate(folders["synthetic"], out=out, **given)
+def call(folders: dict[str, Path], out: Path, sets: list[Path] | None = None, **options: Any) -> dict[str, Any]:
+    """Evaluate with nothing chosen and no learning curve (quick), unless the options say otherwise."""
+    given = {"real": folders["real"], "test": folders["test"]} | {k: options.pop(k) for k in ("real", "test", "run", "dry_run") if k in options}
+    return evaluate(sets or folders["synthetic"], out=out, recipe=Recipe(**{**SMALL, **options}), progress=Progress(quiet=True), **given)
 
 
 def test_the_whole_way(folders: dict[str, Path], tmp_path: Path) -> None:
@@ -53,8 +56,8 @@ def test_the_whole_way(folders: dict[str, Path], tmp_path: Path) -> None:
     on_disk = json.loads((tmp_path / "r/report.json").read_text())
     assert {k: v for k, v in found.items() if k in on_disk} == on_disk
     assert found["report"] == str(tmp_path / "r/report.html") and (tmp_path / "r/report.html").is_file()
-    assert set(found["arms"]) == {"real", "synthetic", "both"}
-    for arm, images in {"real": 60, "synthetic": 48, "both": 108}.items():
+    assert list(found["arms"]) == ["real", "classical", "synthetic", "both"]
+    for arm, images in {"real": 60, "classical": 108, "synthetic": 48, "both": 108}.items():
         value = found["arms"][arm]
         assert value["accuracy"]["low"] <= value["accuracy"]["mean"] <= value["accuracy"]["high"]
         assert value["accuracy"]["mean"] > 0.8, "the classes are easy"
@@ -68,9 +71,12 @@ def test_the_whole_way(folders: dict[str, Path], tmp_path: Path) -> None:
     assert sorted(p.name for p in (tmp_path / "r").iterdir() if not p.name.startswith(".")) == [
         "arms",
         "plan.json",
+        "predictions.parquet",
         "report.html",
         "report.json",
+        "report.md",
         "scan.json",
+        "scored.json",
         "status.json",
     ]
 
@@ -89,21 +95,21 @@ def test_a_stopped_evaluation_trains_only_what_is_missing(folders: dict[str, Pat
     trained: list[tuple[str, int]] = []
     real_run = arms.run
 
-    def stopping(trial: Trial, arm: str, repeat: int, progress: Progress | None = None) -> Any:
-        if len(trained) == 4:
+    def stopping(trial: Trial, arm: Arm, repeat: int, progress: Progress | None = None) -> Any:
+        if len(trained) == 5:
             raise KeyboardInterrupt
-        trained.append((arm, repeat))
+        trained.append((arm.name, repeat))
         return real_run(trial, arm, repeat, progress)
 
     monkeypatch.setattr(arms, "run", stopping)
     with pytest.raises(KeyboardInterrupt):
         call(folders, tmp_path / "r")
-    assert len(list((tmp_path / "r/arms").iterdir())) == 4
+    assert len(list((tmp_path / "r/arms").iterdir())) == 5
     damaged = next((tmp_path / "r/arms").glob("both-0-*"))
     damaged.write_bytes(damaged.read_bytes().replace(b'"steps": 6', b'"steps": 7'))
     trained.clear()
     found = call(folders, tmp_path / "r")
-    assert trained == [("both", 0), ("synthetic", 1), ("both", 1)]
+    assert trained == [("both", 0), ("classical", 1), ("synthetic", 1), ("both", 1)]
     assert timeless(found) == timeless(whole)
 
 
@@ -116,8 +122,8 @@ def timeless(value: Any) -> Any:
 
 def test_another_question_in_the_same_folder_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
     call(folders, tmp_path / "r", repeats=1)
-    with pytest.raises(UsageError, match="repeats: 1, now 2"):
-        call(folders, tmp_path / "r", repeats=2)
+    with pytest.raises(UsageError, match="steps: 6, now 7"):
+        call(folders, tmp_path / "r", repeats=1, steps=7)
     with pytest.raises(UsageError, match="begun with something else: test"):
         call(folders, tmp_path / "r", repeats=1, test=folders["real"])
 
@@ -138,7 +144,7 @@ def test_out_of_others_is_left_alone(folders: dict[str, Path], tmp_path: Path) -
 
 def test_a_dry_run_plans_and_writes_nothing(folders: dict[str, Path], tmp_path: Path) -> None:
     found = call(folders, tmp_path / "r", dry_run=True)
-    assert (found["real"], found["synthetic"], found["test"], found["steps"], found["repeats"]) == (60, 48, 36, 6, 2)
+    assert (found["real"], found["synthetic"], found["test"], found["steps"], found["repeats"]) == (60, {"synthetic": 48}, 36, 6, 2)
     assert not (tmp_path / "r").exists()
 
 
@@ -212,8 +218,9 @@ def test_what_is_asked_must_make_sense(folders: dict[str, Path], tmp_path: Path)
         call(folders, tmp_path / "r", real=None)
     with pytest.raises(UsageError, match="contradict"):
         call(folders, tmp_path / "r", run=fitted(folders, tmp_path / "run"))
-    with pytest.raises(UsageError, match="one set of shards"):
-        evaluate([folders["synthetic"], folders["real"]], real=folders["real"], out=tmp_path / "r")
+    for several, words in {(): "no synthetic images", (folders["synthetic"], folders["synthetic"]): "given twice"}.items():
+        with pytest.raises(UsageError, match=words):
+            evaluate(several, real=folders["real"], out=tmp_path / "r")
     broken = fitted(folders, tmp_path / "broken", settings=None)
     with pytest.raises(InputError, match="does not say"):
         call(folders, tmp_path / "r", real=None, test=None, run=broken)
@@ -227,7 +234,12 @@ def test_real_images_of_another_size_are_brought_to_the_synthetic_ones(folders: 
 
 
 def trial(real: Labelled, synthetic: Labelled, test: Labelled, **settings: Any) -> Trial:
-    return Trial({"real": real, "synthetic": synthetic, "test": test}, ("a", "b"), Settings(**{"steps": 25, "batch": 16, "width": 4, **settings}), 0)
+    made = Settings(**{"steps": 25, "batch": 16, "width": 4, **settings})
+    return Trial({"real": real, "synthetic": synthetic, "test": test}, ("a", "b"), made, 0)
+
+
+def planned(repeats: int = 1, **changes: Any) -> Plan:
+    return Plan(Settings(), repeats, 1, 1000.0, {}, **changes)
 
 
 def halves(count: int, seed: int, *, swapped: bool = False) -> Labelled:
@@ -241,54 +253,68 @@ def halves(count: int, seed: int, *, swapped: bool = False) -> Labelled:
 
 
 def test_each_arm_learns_from_its_own_images() -> None:
-    context = experiment.compare(trial(halves(80, 0), halves(80, 1, swapped=True), halves(60, 2)), 1)
+    context = experiment.conduct(trial(halves(80, 0), halves(80, 1, swapped=True), halves(60, 2)), planned())[""]
     assert context.correct("real").mean() > 0.95
+    assert context.correct("classical").mean() > 0.95
     assert context.correct("synthetic").mean() < 0.05, "labels of the synthetic images are wrong, so must be what was learnt from them"
-    assert {(r.arm, r.steps, r.images) for r in context.arms} == {("real", 25, 80), ("synthetic", 25, 80), ("both", 25, 160)}
+    found = {(r.arm, r.steps, r.images) for r in context.arms}
+    assert found == {("real", 25, 80), ("classical", 25, 160), ("synthetic", 25, 80), ("both", 25, 160)}
 
 
 def test_the_features_come_from_real_training_images_with_a_seed_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[list[Labelled], int]] = []
+    calls: list[tuple[str, int, int]] = []
     real_train = arms.train
-    monkeypatch.setattr(arms, "train", lambda trial, sets, seed, progress: calls.append((sets, seed)) or real_train(trial, sets, seed, progress))
-    real, synthetic, test = halves(40, 0), halves(30, 1), halves(20, 2)
-    experiment.compare(trial(real, synthetic, test, steps=2), 2)
-    seeds_of_arms = [seed for _, seed in calls[:-1]]
-    assert [sets for sets, _ in calls] == [[real], [synthetic], [real, synthetic]] * 2 + [[real]]
-    assert seeds_of_arms == [seeds.integer("arm", 0, repeat) for repeat in (0, 0, 0, 1, 1, 1)]
-    assert calls[-1][1] not in seeds_of_arms
+
+    def noted(trial: Trial, arm: Arm, parts: list[Labelled], seed: int, progress: Progress | None) -> Any:
+        calls.append((arm.name, len(parts), seed))
+        return real_train(trial, arm, parts, seed, progress)
+
+    monkeypatch.setattr(arms, "train", noted)
+    experiment.conduct(trial(halves(40, 0), halves(30, 1), halves(20, 2), steps=2), planned(2))
+    assert [(name, parts) for name, parts, _ in calls] == [("real", 1), ("classical", 2), ("synthetic", 1), ("both", 2)] * 2 + [("real", 1)]
+    seeds_of_arms = [seed for _, _, seed in calls[:-1]]
+    assert seeds_of_arms == [seeds.integer("arm", 0, repeat) for repeat in (0, 0, 0, 0, 1, 1, 1, 1)]
+    assert calls[-1][2] not in seeds_of_arms
 
 
 def test_kept_arms_are_found_by_all_that_decides_them(tmp_path: Path) -> None:
-    real, synthetic, test = halves(40, 0), halves(30, 1), halves(20, 2)
-    first = trial(real, synthetic, test, steps=2)
+    first = trial(halves(40, 0), halves(30, 1), halves(20, 2), steps=2)
     hashes = {name: part.digest() for name, part in first.parts.items()}
-    keyed = Trial(first.parts, first.classes, first.settings, 0, "cpu", hashes)
-    kept = Kept(tmp_path)
-    result = arms.run(keyed, "real", 0)
-    kept.put(keyed, result)
-    again = kept.get(keyed, "real", 0)
-    assert again is not None
-    assert np.array_equal(again.predicted, result.predicted) and again.steps == 2
-    others = [Trial(first.parts, first.classes, Settings(steps=3), 0, "cpu", hashes), Trial(first.parts, first.classes, first.settings, 1, "cpu", hashes)]
-    others.append(Trial(first.parts, first.classes, first.settings, 0, "cpu", {**hashes, "real": "0" * 64}))
-    assert all(kept.get(other, "real", 0) is None for other in others)
-    assert kept.get(keyed, "real", 1) is None and kept.get(keyed, "both", 0) is None
-    same = Trial(first.parts, first.classes, first.settings, 0, "cpu", {**hashes, "synthetic": "0" * 64})
-    assert kept.get(same, "real", 0) is not None, "the real arm does not depend on the synthetic images"
+    keyed = dataclasses.replace(first, hashes=hashes, focus=1)
+    kept, real = Kept(tmp_path), arms.real()
+    result = arms.run(keyed, real, 0)
+    kept.put(keyed, real, result)
+    again = kept.get(keyed, real, 0)
+    assert again is not None and again.scores is not None and again.blurred is not None
+    for name in ("predicted", "correct", "scores", "blurred"):
+        assert np.array_equal(getattr(again, name), getattr(result, name))
+    assert (again.steps, again.loss, again.images) == (2, result.loss, 40)
+    changes: list[dict[str, Any]] = [{"settings": Settings(steps=3)}, {"seed": 1}, {"focus": 0}, {"hashes": {**hashes, "real": "0" * 64}}]
+    changes += [{"hashes": {**hashes, name: "f" * 64}} for name in ("test", "command")]
+    assert all(kept.get(dataclasses.replace(keyed, **change), real, 0) is None for change in changes)
+    assert kept.get(keyed, real, 1) is None and kept.get(keyed, Arm("both", (Part("real"), Part("synthetic"))), 0) is None
+    assert all(kept.get(keyed, dataclasses.replace(real, **change), 0) is None for change in ({"steps": 5}, {"balance": "weighted"}, {"learning_rate": 0.3}))
+    other = dataclasses.replace(keyed, hashes={**hashes, "synthetic": "0" * 64})
+    assert kept.get(other, real, 0) is not None, "the real arm does not depend on the synthetic images"
 
 
 def test_plans_grow_with_the_images_and_respect_slow_machines(monkeypatch: pytest.MonkeyPatch) -> None:
-    def made(images: int, rate: float = 1e6, **settings: Any) -> plan.Plan:
+    def made(images: int, rate: float = 1e6, test: int = 5000, sets: int = 1, **settings: Any) -> Plan:
         monkeypatch.setattr(timing, "choose", lambda s, *rest, **options: timing.Timed(s, 1, rate, {}))
-        return plan.make(Recipe(**settings), images=images, shape=(1, 8, 8), classes=10, device="cpu")
+        return plan.make(Recipe(**settings), Sizes(images, test, sets, 10, (1, 8, 8)), device="cpu")
 
     assert made(900).settings.steps == 251
     assert made(60_000).settings.steps == 2522
-    assert (made(900, quick=True).settings.steps, made(900, quick=True).repeats, made(900).repeats) == (50, 1, 3)
+    quick = made(900, quick=True)
+    assert (quick.settings.steps, quick.repeats, quick.chooses, quick.curve) == (50, 1, False, 0)
+    assert (made(900).repeats, made(900, test=400).repeats, made(900, test=400, repeats=2).repeats) == (3, 5, 2)
     slow = made(60_000, rate=50.0)
     assert slow.limited and slow.settings.steps == plan.FEWEST_STEPS
     assert not made(60_000, rate=100.0, deterministic=True).limited
     assert made(60_000, steps=7, rate=1.0).settings.steps == 7
+    assert made(60_000, rate=1000).seconds < 80 * 60 and made(1600, rate=1000).seconds < 6 * 60, "the promised times on a plain machine"
+    assert made(900, sets=3).runs > made(900).runs + 5 and made(900, full=True).runs > made(900).runs + 5
     written = json.loads(json.dumps(slow.written()))
     assert plan.stored(written) == slow
+    more = plan.extended(slow, Recipe(repeats=7, full=True), Sizes(60_000, 5000, 1, 10, (1, 8, 8)))
+    assert (more.repeats, more.sweeps, more.settings) == (7, True, slow.settings) and more.runs > slow.runs

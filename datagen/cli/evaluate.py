@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from datagen import storage
 from datagen.cli.options import Asked, Outcome, Verb
 from datagen.cli.show import columns, quoted, rows
+from datagen.errors import FailedUnder
 from datagen.records import ANY, JUDGE, READ
 
 
@@ -20,24 +23,35 @@ def run(
     source: Annotated[str | None, typer.Option("--run", metavar="RUN", help="take the run's own images and its hold-out")] = None,
     out: Annotated[str, typer.Option("--out", metavar="REPORT", help="folder of the report")] = "report",
 ) -> Outcome:
-    """Train the same recogniser on real, synthetic and both, and compare."""
+    """Train the same recogniser on real, synthetic, both and classically augmented images, and compare."""
     from datagen.evaluation.run import evaluate
 
-    value = evaluate(shards, real=real, test=test, run=source, out=out, recipe=asked.recipe, progress=asked.progress, dry_run=asked.dry_run)
+    try:
+        value = evaluate(shards, real=real, test=test, run=source, out=out, recipe=asked.recipe, progress=asked.progress, dry_run=asked.dry_run)
+    except FailedUnder:
+        report = storage.read_json(Path(out) / "report.json") | {"report": str(Path(out) / "report.html")}
+        asked.progress.say(summary(report))
+        raise
     if asked.dry_run:
         return Outcome(value, rows(value))
     return Outcome(value, summary(value), f"open {quoted(value['report'])} in a browser")
 
 
 def summary(report: Mapping[str, Any]) -> str:
-    """Return what evaluate found in a few lines: accuracy of each arm with its interval, differences, verdict, what to try next."""
+    """Return what evaluate found in a few lines: accuracy of each arm and set with its interval, differences, verdict, worth, what to try next."""
     table = [("trained on", "images", "right on unseen real images", "95 % interval")]
     for name, arm in report["arms"].items():
         table.append((name, f"{arm['images']:,}", percent(arm["accuracy"]["mean"]), interval(arm["accuracy"])))
+    for title, each in list(report["sets"].items())[1:]:
+        for name, arm in each["arms"].items():
+            table.append((f"{name} {title}", f"{arm['images']:,}", percent(arm["accuracy"]["mean"]), interval(arm["accuracy"])))
+    shown = {f"both-{report['verdict']['base']}", "both-real", "synthetic-real"}
     for name, found in report["differences"].items():
-        table.append((name, "", f"{100 * found['mean']:+.1f} points", interval(found)))
+        if name in shown:
+            table.append((name, "", f"{100 * found['mean']:+.1f} points", interval(found)))
+    worth = [report["measures"][name]["sentence"] for name in ("exchange", "focus_recall", "focus_shortcut", "copies") if name in report["measures"]]
     advice = [f"- {sentence}" for sentence in report.get("next", [])]
-    return "\n".join([columns(table), "", report["verdict"]["sentence"], *advice, f"report: {report['report']}"])
+    return "\n".join([columns(table), "", report["verdict"]["sentence"], *worth, *advice, f"report: {report['report']}"])
 
 
 def percent(fraction: float) -> str:

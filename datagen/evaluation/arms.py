@@ -1,45 +1,100 @@
-"""The arms: the same recogniser trained on real, on synthetic and on both, finished ones kept by the hash of what decides them."""
+"""The arms: the same recogniser trained on real, on synthetic, on both and on the rivals of synthetic images, tested on unseen real ones."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from datagen import seeds, storage
-from datagen.errors import ArtefactError
+from datagen import seeds
+from datagen.evaluation import classical, command, focus
 from datagen.progress import Progress
-from datagen.recogniser.fit import Fitted, Settings, fit
+from datagen.recogniser import pretrained
+from datagen.recogniser.fit import Fitted, Mix, Settings, fit
 from datagen.records import SCHEMA, ArmResult
 
-ARMS: Mapping[str, tuple[str, ...]] = {"real": ("real",), "synthetic": ("synthetic",), "both": ("real", "synthetic")}
-"""the sets of images that each arm trains on; several share every batch equally"""
 FEATURES = "features"
 PIECE = 4096
 """images that are hashed at a time"""
+COPIES = "copies of "
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """Images uint8 [N, H, W, C] (array or memory map) with labels int64 [N] and, where they are known, names of files and groups."""
+    """Images uint8 [N, H, W, C] (array or memory map) with labels int64 [N] and, where they are known, names of files and groups.
+
+    `soft` are probabilities float32 [N, classes] that a teacher gave, or None.
+    """
 
     images: np.ndarray
     labels: np.ndarray
     names: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    soft: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def digest(self) -> str:
-        """Return 64 hex digits decided by pixels and labels."""
+        """Return 64 hex digits decided by pixels and labels, soft ones too."""
         pieces = (np.ascontiguousarray(self.images[start : start + PIECE]).tobytes() for start in range(0, len(self), PIECE))
-        return seeds.digest(*self.images.shape, *pieces, self.labels.astype("<i8").tobytes()).hex()
+        soft = [] if self.soft is None else [np.ascontiguousarray(self.soft).tobytes()]
+        return seeds.digest(*self.images.shape, *pieces, self.labels.astype("<i8").tobytes(), *soft).hex()
+
+    def taken(self, rows: np.ndarray) -> Labelled:
+        """Return the images of some rows."""
+        names, groups = (tuple(found[i] for i in rows) if found else () for found in (self.names, self.groups))
+        return Labelled(self.images[rows], self.labels[rows], names, groups, None if self.soft is None else self.soft[rows])
+
+
+@dataclass(frozen=True)
+class Part:
+    """One set of images that an arm trains on.
+
+    Attributes:
+        of: name of the set in the trial: real, synthetic and so on; "copies of NAME" are classically augmented copies of it.
+        count: images of it, drawn by class (of copies: how many are made); None takes all.
+        share: of every batch, beside the shares of the arm's other parts.
+        policy: of the copies' augmentation.
+    """
+
+    of: str
+    count: int | None = None
+    share: float = 1.0
+    policy: str = ""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What a recogniser trains on and is tested on.
+
+    Attributes:
+        name: of the arm.
+        parts: what it trains on.
+        set: the synthetic set that it is about; "" for arms that all sets share.
+        tested: name of the images it is tested on.
+        balance: "natural", "weighted" (rarer classes count more in the loss) or "oversampled" (they are shown more often).
+        steps: where other than all arms'.
+        learning_rate: likewise.
+    """
+
+    name: str
+    parts: tuple[Part, ...]
+    set: str = ""
+    tested: str = "test"
+    balance: str = "natural"
+    steps: int | None = None
+    learning_rate: float | None = None
+
+    @property
+    def title(self) -> str:
+        """Name and set for a progress line."""
+        return f"{self.name} {self.set}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -47,12 +102,16 @@ class Trial:
     """What every arm has in common.
 
     Attributes:
-        parts: the sets by name: real, synthetic, test.
+        parts: the sets by name: real, test, train and select (the real ones in two), one entry a synthetic set.
         classes: names by label.
         settings: the recogniser's.
         seed: everything random follows from it.
         device: "cpu", "cuda" or "mps".
-        hashes: of each part's pixels and labels, by name; "" where nothing is kept.
+        hashes: of each part's pixels and labels, by name, and of the command; "" where nothing is kept.
+        sets: names of the synthetic sets among the parts.
+        apart: whether each set has arms of its own; else they are replicates, and each repeat takes the next.
+        focus: label of the class in focus, or None.
+        command: the user's own training instead of the recogniser's, with the folder it works in; None for the recogniser.
     """
 
     parts: Mapping[str, Labelled]
@@ -61,82 +120,156 @@ class Trial:
     seed: int
     device: str = "cpu"
     hashes: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    sets: tuple[str, ...] = ("synthetic",)
+    apart: bool = False
+    focus: int | None = None
+    command: tuple[str, Path] | None = None
 
-    def key(self, arm: str, repeat: int) -> str:
+    def source(self, part: Part, arm: Arm, repeat: int) -> str:
+        """Return the name of the set behind a part; where an arm is about several synthetic sets, each repeat takes the next."""
+        name = part.of.removeprefix(COPIES)
+        return name if name != "synthetic" else arm.set or self.sets[repeat % len(self.sets)]
+
+    def data(self, part: Part, arm: Arm, repeat: int) -> Labelled:
+        """Return the images of one part of an arm."""
+        whole = self.parts[self.source(part, arm, repeat)]
+        if part.of.startswith(COPIES):
+            return self._copies(self.source(part, arm, repeat), part.policy, part.count or len(whole))
+        return whole if part.count is None or part.count >= len(whole) else whole.taken(subset(whole, part.count, self.seed))
+
+    @functools.cache  # noqa: B019 (a trial lives as long as its evaluation)
+    def _copies(self, name: str, policy: str, count: int) -> Labelled:
+        whole = self.parts[name]
+        return Labelled(*classical.copies(whole.images, whole.labels, policy=policy, count=count, seed=self.seed))
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def key(self, arm: Arm, repeat: int) -> str:
         """Return 24 hex digits decided by all that decides an arm's result."""
-        data = [self.hashes.get(part, "") for part in (*ARMS[arm], "test")]
-        return seeds.digest("arm", SCHEMA, arm, repeat, self.seed, self.device, len(self.classes), dataclasses.astuple(self.settings), *data).hex()[:24]
+        used = [*(self.source(part, arm, repeat) for part in arm.parts), arm.tested, "command"]
+        data = [*(self.hashes.get(name, "") for name in used), *pretrained.decided_by(self.settings)]
+        how = [str(dataclasses.astuple(dataclasses.replace(arm, set=""))), str(dataclasses.astuple(self.settings))]
+        return seeds.digest("arm", SCHEMA, *how, repeat, self.seed, self.device, len(self.classes), -1 if self.focus is None else self.focus, *data).hex()[:24]
 
 
-def run(trial: Trial, arm: str, repeat: int, progress: Progress | None = None) -> ArmResult:
-    """Train one arm once and test it on the unseen real images; equal repeats of all arms start from the same weights."""
+def subset(whole: Labelled, count: int, seed: int) -> np.ndarray:
+    """Return `count` rows, ascending, every class in proportion and one of each at least; a smaller subset lies inside a larger one.
+
+    Groups stay together as far as the count allows, since images of one group say little more than one of them does.
+    """
+    marks = whole.groups or tuple(map(str, range(len(whole))))
+    drawn = {mark: seeds.fraction("subset", seed, mark) for mark in set(marks)}
+    order = sorted(range(len(whole)), key=lambda row: (drawn[marks[row]], seeds.fraction("subset row", seed, row)))
+    place, total = np.empty(len(whole)), np.bincount(whole.labels)
+    met = np.zeros(len(total), np.int64)
+    for row in order:
+        label = whole.labels[row]
+        place[row] = -1.0 if met[label] == 0 else met[label] / total[label]
+        met[label] += 1
+    return np.sort(np.lexsort((np.arange(len(whole)), place))[: max(count, int((total > 0).sum()))])
+
+
+def real(base: str = "real", **changes: object) -> Arm:
+    """Return the arm of the real images alone."""
+    return dataclasses.replace(Arm("real", (Part(base),)), **changes)  # type: ignore[arg-type]
+
+
+def rival(policy: str, count: int, base: str = "real", **changes: object) -> Arm:
+    """Return the arm that synthetic images must beat: as many classically augmented copies, in half of every batch."""
+    return dataclasses.replace(Arm("classical", (Part(base), Part(COPIES + base, count, policy=policy))), **changes)  # type: ignore[arg-type]
+
+
+def with_synthetic(name: str, whole: Mapping[str, Labelled], chosen: str, real_images: Labelled) -> tuple[Arm, ...]:
+    """Return the arms synthetic and both of one set.
+
+    Half of every batch of both is synthetic; where the set lacks classes each image counts alike instead, and there is no arm of
+    synthetic images only.
+
+    Args:
+        name: what the arms are named by: a set's name, or "" for all sets in turn.
+        whole: the sets by name.
+        chosen: a set among them.
+        real_images: the real training images.
+    """
+    made = whole[chosen]
+    lacking = len(np.unique(made.labels)) < len(np.unique(real_images.labels))
+    shares = (float(len(real_images)), float(len(made))) if lacking else (1.0, 1.0)
+    both = Arm("both", (Part("real", share=shares[0]), Part("synthetic", share=shares[1])), name)
+    return (both,) if lacking else (Arm("synthetic", (Part("synthetic"),), name), both)
+
+
+def run(trial: Trial, arm: Arm, repeat: int, progress: Progress | None = None) -> ArmResult:
+    """Train one arm once and test it; equal repeats of all arms start from the same weights."""
     begun = time.monotonic()
-    sets = [trial.parts[name] for name in ARMS[arm]]
-    fitted = train(trial, sets, seeds.integer("arm", trial.seed, repeat), progress)
-    test = trial.parts["test"]
-    predicted = fitted.predict(test.images).argmax(1).astype(np.int64)
+    parts = [trial.data(part, arm, repeat) for part in arm.parts]
+    if trial.command is not None:
+        return _commanded(trial, arm, repeat, parts, progress)
+    fitted = train(trial, arm, parts, seeds.integer("arm", trial.seed, repeat), progress)
+    test = trial.parts[arm.tested]
+    found = fitted.predict(test.images)
+    predicted = found.argmax(1).astype(np.int64)
+    likelihood = found[np.arange(len(test)), test.labels].astype(np.float64)
+    looked = trial.focus is not None and arm.tested == "test"
     return ArmResult(
-        arm=arm,
+        arm=arm.name,
         repeat=repeat,
         predicted=predicted,
         correct=predicted == test.labels,
-        steps=trial.settings.steps,
-        images=sum(len(part) for part in sets),
+        steps=fitted.settings.steps,
+        images=sum(len(part) for part in parts),
         seconds=time.monotonic() - begun,
+        set=arm.set,
+        loss=float(-np.log(np.maximum(likelihood, 1e-12)).mean()),
+        scores=found[:, trial.focus].astype(np.float32) if looked else None,
+        blurred=fitted.predict(focus.blurred(test.images)).argmax(1).astype(np.int64) if looked else None,
     )
+
+
+def _commanded(trial: Trial, arm: Arm, repeat: int, parts: list[Labelled], progress: Progress | None) -> ArmResult:
+    """Train and test by the user's own command; how long and on which share of what it trains is its own affair."""
+    assert trial.command is not None
+    begun, test = time.monotonic(), trial.parts[arm.tested]
+    given, work = trial.command
+    predicted = command.run(given, parts, test, trial.classes, seed=seeds.integer("arm", trial.seed, repeat), work=work, progress=progress)
+    images = sum(len(part) for part in parts)
+    return ArmResult(arm.name, repeat, predicted, predicted == test.labels, 0, images, time.monotonic() - begun, arm.set)
 
 
 def judge(trial: Trial, progress: Progress | None = None) -> Fitted:
     """Train the recogniser whose features the measures use: on the real training images, with another seed than any arm."""
-    return train(trial, [trial.parts["real"]], seeds.integer(FEATURES, trial.seed), progress)
+    arm = real()
+    return train(trial, arm, [trial.parts["real"]], seeds.integer(FEATURES, trial.seed), progress)
 
 
-def train(trial: Trial, sets: list[Labelled], seed: int, progress: Progress | None) -> Fitted:
-    """Train a recogniser on one set, or on several that share every batch equally."""
+def train(trial: Trial, arm: Arm, parts: list[Labelled], seed: int, progress: Progress | None) -> Fitted:
+    """Train a recogniser on the parts of an arm, by their shares of every batch."""
+    soft = any(part.soft is not None for part in parts)
+    classes = len(trial.classes)
+    settings = dataclasses.replace(trial.settings, steps=arm.steps or trial.settings.steps, learning_rate=arm.learning_rate or trial.settings.learning_rate)
+    mix = Mix(tuple(part.share for part in arm.parts), _weights(parts, classes) if arm.balance == "weighted" else (), arm.balance == "oversampled")
     return fit(
-        [part.images for part in sets],
-        [part.labels for part in sets],
-        classes=len(trial.classes),
-        settings=trial.settings,
+        [part.images for part in parts],
+        [_soft(part, classes, settings) if soft else part.labels for part in parts],
+        classes=classes,
+        settings=settings,
         seed=seed,
         device=trial.device,
+        mix=mix,
         progress=progress.advance if progress is not None else None,
     )
 
 
-class Kept:
-    """Finished arms on disk, one sealed file each.
+def _weights(parts: list[Labelled], classes: int) -> tuple[float, ...]:
+    """Return N / (classes n_c) for each class, 1 for one without images."""
+    counts = np.bincount(np.concatenate([part.labels for part in parts]), minlength=classes)
+    return tuple(float(counts.sum() / (classes * n)) if n else 1.0 for n in counts)
 
-    Args:
-        folder: of the report; None keeps nothing.
-    """
 
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder / "arms" if folder is not None else None
-
-    def _file(self, trial: Trial, arm: str, repeat: int) -> Path:
-        assert self.folder is not None
-        return self.folder / f"{arm}-{repeat}-{trial.key(arm, repeat)}.json"
-
-    def get(self, trial: Trial, arm: str, repeat: int) -> ArmResult | None:
-        """Return a finished arm, None where it is not there, or damaged (it is trained again then)."""
-        if self.folder is None or not self._file(trial, arm, repeat).is_file():
-            return None
-        try:
-            value = storage.read_sealed(self._file(trial, arm, repeat))
-            predicted = np.array(value["predicted"], np.int64)
-        except (ArtefactError, KeyError, ValueError):
-            return None
-        labels = trial.parts["test"].labels
-        if predicted.shape != labels.shape:
-            return None
-        return ArmResult(arm, repeat, predicted, predicted == labels, int(value["steps"]), int(value["images"]), float(value["seconds"]))
-
-    def put(self, trial: Trial, result: ArmResult) -> None:
-        """Keep a finished arm."""
-        if self.folder is None:
-            return
-        value: dict[str, Any] = {"schema": SCHEMA, "arm": result.arm, "repeat": result.repeat, "steps": result.steps}
-        value |= {"images": result.images, "seconds": round(result.seconds, 3), "predicted": result.predicted.tolist()}
-        storage.make_folder(self.folder)
-        storage.replace(self._file(trial, result.arm, result.repeat), storage.seal(value))
+def _soft(part: Labelled, classes: int, settings: Settings) -> np.ndarray:
+    """Return a part's soft labels float32 [N, classes]; hard ones are smoothed as they are in training."""
+    if part.soft is not None:
+        return np.asarray(part.soft, np.float32)
+    smoothed = np.full((len(part), classes), settings.smoothing / classes, np.float32)
+    smoothed[np.arange(len(part)), part.labels] += 1 - settings.smoothing
+    return smoothed

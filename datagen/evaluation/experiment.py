@@ -1,25 +1,31 @@
-"""The experiment on arrays: every arm and repeat, then every measure on what came out."""
+"""The experiment on arrays: what is chosen on validation, every arm and repeat, the learning curve, then every measure."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from datagen import registry, seeds
-from datagen.evaluation import arms
-from datagen.evaluation.arms import Kept, Labelled, Trial
+from datagen.evaluation import arms, choose, curve, plan
+from datagen.evaluation.arms import Arm, Labelled, Part, Trial
+from datagen.evaluation.choose import Choice
+from datagen.evaluation.kept import Kept
+from datagen.evaluation.plan import Plan
 from datagen.progress import Progress
 from datagen.records import ArmResult, Finding
 
-RECOGNISER = "recogniser"
-"""name of the encoder that was trained on the real training images"""
+RECOGNISER, RANDOM, GIVEN = "recogniser", "random", "given"
+"""names of encoders: trained on the real training images, a fixed net of random convolutions, and the user's own"""
+CURVE, RATIO, AMOUNT = "curve", "ratio", "amount"
+Encoder = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Context:
-    """All that a measure may look at.
+    """All that a measure may look at, of one synthetic set.
 
     Attributes:
         classes: names by label.
@@ -31,6 +37,8 @@ class Context:
         predict: probabilities float32 [N, classes] of images, by that recogniser; None where there is none.
         seed: decides what is drawn.
         device: where the arms were trained.
+        choice: what was chosen on validation.
+        focus: label of the class in focus, or None.
     """
 
     classes: tuple[str, ...]
@@ -38,11 +46,18 @@ class Context:
     synthetic: Labelled
     test: Labelled
     arms: tuple[ArmResult, ...]
-    encoders: Mapping[str, Callable[[np.ndarray], np.ndarray]]
-    predict: Callable[[np.ndarray], np.ndarray] | None = None
+    encoders: Mapping[str, Encoder]
+    predict: Encoder | None = None
     seed: int = 0
     device: str = "cpu"
+    choice: Choice = field(default_factory=lambda: Choice(0.0))
+    focus: int | None = None
     _memory: dict[tuple[str, str, int], np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        """The group of each unseen real image, whose images are resampled together, or None."""
+        return np.array(self.test.groups) if self.test.groups else None
 
     def rows(self, part: str, limit: int) -> np.ndarray:
         """Return the rows, ascending, that are looked at where a part (real, synthetic, test) has more than `limit` images."""
@@ -76,43 +91,132 @@ class Context:
             self._memory["predict " + part, "", limit] = self.predict(getattr(self, part).images[self.rows(part, limit)])
         return self._memory["predict " + part, "", limit]
 
+    def names(self) -> list[str]:
+        """Return the names of the arms there are, in the order they were trained."""
+        return list(dict.fromkeys(result.arm for result in self.arms))
+
+    def results(self, arm: str) -> list[ArmResult]:
+        """Return the results of an arm in the order of the repeats."""
+        return sorted((result for result in self.arms if result.arm == arm), key=lambda result: result.repeat)
+
     def correct(self, arm: str) -> np.ndarray:
         """Return bool [repeats, test images] of an arm, in the order of the repeats."""
-        return np.stack([result.correct for result in sorted(self.arms, key=lambda r: r.repeat) if result.arm == arm])
+        return np.stack([result.correct for result in self.results(arm)])
 
     def predicted(self, arm: str) -> np.ndarray:
         """Return int64 [repeats, test images] of an arm, in the order of the repeats."""
-        return np.stack([result.predicted for result in sorted(self.arms, key=lambda r: r.repeat) if result.arm == arm])
+        return np.stack([result.predicted for result in self.results(arm)])
 
 
-def compare(trial: Trial, repeats: int, *, kept: Kept | None = None, progress: Progress | None = None) -> Context:
-    """Train every arm `repeats` times, and once the recogniser that gives features.
+@dataclass(frozen=True)
+class Runner:
+    """Trains arms of a trial, keeps finished ones, and says how each did."""
+
+    trial: Trial
+    kept: Kept
+    progress: Progress
+
+    def one(self, arm: Arm, repeat: int = 0, of: int = 1) -> ArmResult:
+        """Return the result of one repeat of an arm, trained now or kept from before."""
+        title = arm.title + (f", repeat {repeat + 1} of {of}" if of > 1 else "") + (", on validation" if arm.tested == choose.SELECT else "")
+        found = self.kept.get(self.trial, arm, repeat)
+        if found is None:
+            with self.progress.stage(title, arm.steps or self.trial.settings.steps):
+                found = arms.run(self.trial, arm, repeat, self.progress)
+            self.kept.put(self.trial, arm, found)
+        images = "validation" if arm.tested == choose.SELECT else "unseen real"
+        self.progress.say(f"{title}: {100 * found.correct.mean():.1f} % of {len(found.correct):,} {images} images right")
+        return found
+
+    def all(self, wanted: Iterable[Arm], repeats: int) -> list[ArmResult]:
+        """Return the results of several arms, all arms of a repeat before the next repeat."""
+        listed = list(wanted)
+        return [self.one(arm, repeat, repeats) for repeat in range(repeats) for arm in listed]
+
+
+def conduct(trial: Trial, planned: Plan, *, kept: Kept | None = None, progress: Progress | None = None, given: Encoder | None = None) -> dict[str, Context]:
+    """Choose on validation, train every arm as planned, and the recogniser that gives features.
 
     Args:
         trial: the images (all of one shape [H, W, C], labels by place in its classes) and how to train.
-        repeats: of every arm.
+        planned: repeats and which parts are wanted.
         kept: finished arms; they are not trained again.
         progress: shows one stage an arm and repeat.
+        given: the user's own features.
 
     Returns:
-        what the measures look at.
+        what the measures look at, by synthetic set; one set under "" where several are replicates.
     """
-    kept, progress = kept or Kept(None), progress or Progress(quiet=True)
-    results = []
-    for repeat in range(repeats):
-        for arm in arms.ARMS:
-            found = kept.get(trial, arm, repeat)
-            if found is None:
-                with progress.stage(f"{arm}, repeat {repeat + 1} of {repeats}", trial.settings.steps):
-                    found = arms.run(trial, arm, repeat, progress)
-                kept.put(trial, found)
-            progress.say(f"{arm}, repeat {repeat + 1} of {repeats}: {100 * found.correct.mean():.1f} % of {len(found.correct):,} unseen real images right")
-            results.append(found)
+    progress = progress or Progress(quiet=True)
+    runner = Runner(trial, kept or Kept(None), progress)
+    sets = trial.sets if trial.apart else ("",)
+    copies = max(len(trial.parts[name]) for name in trial.sets)
+    choice = Choice(trial.settings.learning_rate)
+    if planned.chooses and len(trial.parts[choose.SELECT]):
+        choice = choose.choose(trial, copies, runner.one, given_rate=planned.given_rate, unbalanced=planned.unbalanced)
+        trial = dataclasses.replace(trial, settings=dataclasses.replace(trial.settings, learning_rate=choice.learning_rate))
+        runner = dataclasses.replace(runner, trial=trial)
+    own = {name: arms.with_synthetic(name, trial.parts, name or trial.sets[0], trial.parts["real"]) for name in sets}
+    shared = [arms.real(), arms.rival(choice.policy, copies), *_balanced(planned)]
+    results = runner.all([*shared, *(arm for each in own.values() for arm in each)], planned.repeats)
+    if planned.native:
+        results.append(runner.one(Arm("native", (Part("native"),), tested="native test")))
+    results += _curve(runner, planned, own)
+    if planned.sweeps:
+        results += [result for name in own for result in runner.all(_sweeps(trial, name), 1)]
     with progress.stage("recogniser for the measures", trial.settings.steps):
         encoder = arms.judge(trial, progress)
-    parts, encoders = trial.parts, {RECOGNISER: encoder.features}
-    shown = parts["real"], parts["synthetic"], parts["test"]
-    return Context(trial.classes, *shown, tuple(results), encoders, encoder.predict, trial.seed, trial.device)
+    encoders = {RECOGNISER: encoder.features, RANDOM: random_encoder(trial)} | ({GIVEN: given} if given is not None else {})
+    return {
+        name: Context(
+            classes=trial.classes,
+            real=trial.parts["real"],
+            synthetic=trial.parts[name or trial.sets[0]],
+            test=trial.parts["test"],
+            arms=tuple(result for result in results if result.set in {"", name}),
+            encoders=encoders,
+            predict=encoder.predict,
+            seed=trial.seed,
+            device=trial.device,
+            choice=choice,
+            focus=trial.focus,
+        )
+        for name in sets
+    }
+
+
+def random_encoder(trial: Trial) -> Encoder:
+    """Return features by a recogniser's net whose weights were drawn and never trained: blind to what a trained one ignores."""
+    untrained = dataclasses.replace(trial.settings, steps=0, recogniser="small", weights=None)
+    part = trial.parts["real"]
+    return arms.fit(
+        [part.images], [part.labels], classes=len(trial.classes), settings=untrained, seed=seeds.integer(RANDOM, trial.seed), device=trial.device
+    ).features
+
+
+def _balanced(planned: Plan) -> list[Arm]:
+    return [dataclasses.replace(arms.real(), name=balance, balance=balance) for balance in ("weighted", "oversampled")] if planned.unbalanced else []
+
+
+def _curve(runner: Runner, planned: Plan, own: Mapping[str, tuple[Arm, ...]]) -> list[ArmResult]:
+    """Train on subsamples of the real images, on all of them and on each synthetic set, for half the steps."""
+    if not planned.curve:
+        return []
+    trial, half = runner.trial, max(1, runner.trial.settings.steps // 2)
+    whole = trial.parts["real"]
+    points = [*curve.sizes(len(whole), len(trial.classes)), len(whole)]
+    listed = [arms.real(name=f"{CURVE} {count}", steps=half, parts=(Part("real", count),)) for count in points]
+    listed += [dataclasses.replace(arm, name=f"{CURVE} {arm.name}", steps=half) for each in own.values() for arm in each if arm.name == "synthetic"]
+    return runner.all(listed, planned.curve)
+
+
+def _sweeps(trial: Trial, name: str) -> list[Arm]:
+    """Return the arms of a set by ratio of synthetic to real images, and by amount of synthetic images; amounts it lacks are left out."""
+    made, real = len(trial.parts[name or trial.sets[0]]), len(trial.parts["real"])
+    ratios = [ratio for ratio in plan.RATIOS if round(ratio * real) <= made]
+    mixed = [Arm(f"{RATIO} {r:g}", (Part("real"), Part("synthetic", round(r * real), share=r)), name) for r in ratios]
+    amounts = [Arm(f"{AMOUNT} {round(made * f)}", (Part("synthetic", round(made * f)),), name) for f in plan.AMOUNTS if round(made * f) >= len(trial.classes)]
+    return [*mixed, *amounts]
 
 
 def measure(context: Context, names: Iterable[str] | None = None, progress: Progress | None = None) -> list[Finding]:

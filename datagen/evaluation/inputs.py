@@ -11,13 +11,18 @@ import numpy as np
 
 from datagen import seeds, storage
 from datagen.errors import InputError, SafetyError, UsageError
+from datagen.evaluation import statistics
 from datagen.evaluation.arms import Labelled
 from datagen.progress import Progress
-from datagen.reading.shards import load
+from datagen.reading.shards import Loaded, load
 from datagen.records import Dataset, Recipe
 from datagen.sources import cache, scan, split
 
 MANIFEST = "manifest.json"
+LARGEST, LARGER = 128, 1.1
+"""longest side of real images at their own size, in pixels, and how many times more pixels than the synthetic ones they must have to be shown so"""
+NOTICEABLE, FAR = 0.02, 0.1
+"""differences that unseen images, and those of one class, should be able to show; more is said beforehand"""
 
 
 @dataclass(frozen=True)
@@ -25,47 +30,74 @@ class Asked:
     """Which images an evaluation is about.
 
     Attributes:
-        shards: set of shards or labelled folder of synthetic images.
+        shards: sets of shards or labelled folders of synthetic images.
         real: labelled real images, or None where `run` says.
         test: unseen labelled real images, or None.
         run: folder that `fit` wrote, whose images and hold-out are taken, or None.
     """
 
-    shards: str
+    shards: tuple[str, ...]
     real: str | None = None
     test: str | None = None
     run: str | None = None
 
     def written(self) -> dict[str, Any]:
-        """Return what was asked as JSON: absolute paths, and the SHA-256 of the shards' manifest and the run's data.json."""
-        value: dict[str, Any] = {k: str(Path(v).absolute()) if v else None for k, v in vars(self).items()}
-        files = {"manifest": Path(self.shards) / MANIFEST, "data": Path(self.run) / "data.json" if self.run else None}
-        return value | {k: storage.hash_file(v) if v is not None and v.is_file() else None for k, v in files.items()}
+        """Return what was asked as JSON: absolute paths, and the SHA-256 of each set's manifest and the run's data.json."""
+        value: dict[str, Any] = {k: str(Path(v).absolute()) if v else None for k, v in vars(self).items() if k != "shards"}
+        data = Path(self.run) / "data.json" if self.run else None
+        value |= {"data": storage.hash_file(data) if data is not None and data.is_file() else None}
+        manifests = {str(Path(path).absolute()): Path(path) / MANIFEST for path in self.shards}
+        return value | {"shards": {path: storage.hash_file(file) if file.is_file() else None for path, file in manifests.items()}}
+
+    def named(self) -> dict[str, str]:
+        """Return the sets' paths by a short name each: the folder's, with a number where several have the same."""
+        found: dict[str, str] = {}
+        for path in self.shards:
+            name = Path(path).resolve().name
+            again = sum(other.split("#")[0] == name for other in found)
+            found[f"{name}#{again + 1}" if again else name] = path
+        return found
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The images of an evaluation, all of one shape, labels by place in `classes`.
+    """The images of an evaluation, labels by place in `classes`, all of one shape but the native ones.
 
     Attributes:
-        real, synthetic, test: as `arms.Labelled`.
+        real, test: as `arms.Labelled`.
+        synthetic: by name of the set.
+        select: bool [real images], the validation part that choices are made on.
+        native: real and unseen images at about their own size, None where they have no more pixels than the synthetic ones.
         classes: names in code-point order.
         described: where each came from, for the report.
         notes: sentences to show before the work starts.
     """
 
     real: Labelled
-    synthetic: Labelled
+    synthetic: Mapping[str, Labelled]
     test: Labelled
+    select: np.ndarray
+    native: tuple[Labelled, Labelled] | None
     classes: tuple[str, ...]
     described: Mapping[str, Any]
     notes: tuple[str, ...] = ()
 
     @property
+    def sets(self) -> tuple[str, ...]:
+        """Names of the synthetic sets, as they were given."""
+        return tuple(self.synthetic)
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height, width."""
-        height, width, channels = self.synthetic.images.shape[1:]
+        height, width, channels = self.real.images.shape[1:]
         return channels, height, width
+
+    def parts(self) -> dict[str, Labelled]:
+        """Return every set of images by the name that arms know it by."""
+        rows = {"train": np.flatnonzero(~self.select), "select": np.flatnonzero(self.select)}
+        native = {} if self.native is None else {"native": self.native[0], "native test": self.native[1]}
+        return {**self.synthetic, "real": self.real, "test": self.test, **{name: self.real.taken(found) for name, found in rows.items()}, **native}
 
 
 def gather(asked: Asked, recipe: Recipe, *, progress: Progress, report: Path | None = None) -> Inputs:
@@ -79,32 +111,83 @@ def gather(asked: Asked, recipe: Recipe, *, progress: Progress, report: Path | N
 
     Raises:
         UsageError: real images, or unseen ones, are not given, or are given twice.
-        InputError: they cannot be read, the classes differ, or the run's images changed.
+        InputError: they cannot be read, the classes or sizes differ, or the run's images changed.
         ArtefactError: the shards or the run are damaged.
         SafetyError: unseen test images are among the synthetic ones.
     """
     source, test, reading, stored = _where(asked, recipe)
-    made = load(asked.shards)
-    height, width, channels = made.images.shape[1:]
+    made = {name: load(path) for name, path in asked.named().items()}
+    height, width, channels = _common_shape(made, asked)
     dataset = scan.scan(source, reading, test=test, progress=progress, report=report)
     if stored is not None and stored.get("fingerprint") != dataset.fingerprint:
         raise InputError("the images changed since the run was fitted", where=source, hint="restore them, or give --real and --test")
     parts = split.split(dataset, holdout=reading.holdout, key=stored["key"] if stored else seeds.digest(recipe.seed, "holdout").hex())
-    _match(dataset, parts, made.classes, made.labels, asked)
+    for name, loaded in made.items():
+        _match(dataset, parts, loaded, asked.named()[name], some=recipe.focus is not None)
     pixels = cache.pixels(dataset, (channels, height, width), reading, progress=progress)
     rows = np.sort(np.concatenate([parts.train, parts.select]))
     real, unseen = _part(dataset, pixels, rows), _part(dataset, pixels, parts.test)
-    synthetic = Labelled(made.images, made.labels, tuple(made.names))
-    _refuse_leaks(synthetic, unseen, asked)
+    synthetic = {name: _synthetic(loaded, dataset.classes, asked.named()[name], recipe) for name, loaded in made.items()}
+    for name, images in synthetic.items():
+        _refuse_leaks(images, unseen, asked.named()[name])
     described = {
         "real": _described(dataset, rows, dataset.roots[0] or dataset.root),
         "test": _described(dataset, parts.test, dataset.roots[1] or dataset.root) | {"held_out": not dataset.test.any()},
-        "synthetic": _made(made.manifest, made.labels, made.classes, asked.shards),
+        "synthetic": {name: _made(loaded.manifest, synthetic[name].labels, dataset.classes, asked.named()[name]) for name, loaded in made.items()},
         "fingerprint": dataset.fingerprint,
         "resize": reading.resize,
         "run": Path(asked.run).name if asked.run else None,
     }
-    return Inputs(real, synthetic, unseen, dataset.classes, described, (*dataset.notes, *parts.notes))
+    wanted = not recipe.quick and recipe.train_command is None
+    native = None if not wanted else _native(dataset, (channels, height, width), reading, (rows, parts.test), progress)
+    notes = (*dataset.notes, *parts.notes, *_too_few(unseen.labels, dataset.classes))
+    return Inputs(real, synthetic, unseen, np.isin(rows, parts.select), native, dataset.classes, described, notes)
+
+
+def _common_shape(made: Mapping[str, Loaded], asked: Asked) -> tuple[int, int, int]:
+    """Return the height, width and channels that all synthetic sets have; InputError where they differ."""
+    shapes = {loaded.images.shape[1:] for loaded in made.values()}
+    if len(shapes) > 1:
+        raise InputError(f"the sets have images of {len(shapes)} shapes", where=", ".join(asked.shards), hint="evaluate each shape on its own")
+    height, width, channels = shapes.pop()
+    return height, width, channels
+
+
+def _synthetic(loaded: Loaded, classes: tuple[str, ...], path: str, recipe: Recipe) -> Labelled:
+    """Return a set's images with labels by place in the real classes, soft ones where they are asked for."""
+    place = np.array([classes.index(name) if name in classes else -1 for name in loaded.classes])
+    if recipe.labels == "hard":
+        return Labelled(loaded.images, place[loaded.labels], tuple(loaded.names))
+    if loaded.probabilities is None:
+        raise InputError("has no probabilities for --labels soft", where=path, hint="--labels hard, or make the set with a filter")
+    if loaded.classes != classes:
+        raise InputError("has other classes than the real images, so its soft labels mean something else", where=path, hint="--labels hard")
+    soft = loaded.probabilities.astype(np.float32)
+    return Labelled(loaded.images, place[loaded.labels], tuple(loaded.names), soft=soft / np.maximum(soft.sum(axis=1, keepdims=True), 1e-6))
+
+
+def _too_few(labels: np.ndarray, classes: tuple[str, ...]) -> list[str]:
+    """Say what so few unseen images can show, of all classes and of the smallest one."""
+    counts = np.bincount(labels, minlength=len(classes))
+    smallest = int(np.argmin(np.where(counts > 0, counts, len(labels) + 1)))
+    notes = []
+    if statistics.visible(len(labels)) > NOTICEABLE:
+        notes.append(f"with {len(labels):,} unseen real images only a difference above {100 * statistics.visible(len(labels)):.0f} points could be seen")
+    if (each := statistics.visible(int(counts[smallest]))) > FAR:
+        notes.append(f"with {counts[smallest]:,} test images of class {classes[smallest]!r} only a gain above {100 * each:.0f} points could be seen")
+    return notes
+
+
+def _native(
+    dataset: Dataset, shape: tuple[int, int, int], reading: Recipe, rows: tuple[np.ndarray, np.ndarray], progress: Progress
+) -> tuple[Labelled, Labelled] | None:
+    """Return the training and unseen real images at the size of the median image, at most 128 pixels a side; None where that is no larger."""
+    middle = np.median(dataset.sizes, axis=0)
+    height, width = (max(8, round(float(side) * min(1.0, LARGEST / middle.max()))) for side in middle)
+    if height * width <= LARGER * shape[1] * shape[2]:
+        return None
+    pixels = cache.pixels(dataset, (shape[0], height, width), reading, progress=progress)
+    return _part(dataset, pixels, rows[0]), _part(dataset, pixels, rows[1])
 
 
 def _where(asked: Asked, recipe: Recipe) -> tuple[str, str | None, Recipe, dict[str, Any] | None]:
@@ -123,35 +206,36 @@ def _where(asked: Asked, recipe: Recipe) -> tuple[str, str | None, Recipe, dict[
         raise InputError("does not say which images the run was fitted to", where=Path(asked.run) / "data.json", hint="give --real and --test") from error
 
 
-def _match(dataset: Dataset, parts: split.Split, classes: tuple[str, ...], labels: np.ndarray, asked: Asked) -> None:
-    """Refuse class names that differ between real and synthetic images, classes without images, and a missing test."""
+def _match(dataset: Dataset, parts: split.Split, loaded: Loaded, path: str, *, some: bool) -> None:
+    """Refuse class names that differ between real and synthetic images, classes without images, and a missing test; `some` lets a set lack classes."""
     if not len(parts.test):
         raise UsageError("there are no unseen real images to test on", where="--test", hint="give --test FOLDER, or a --holdout above 0")
     seen = {dataset.classes[i] for i in np.unique(dataset.labels[~dataset.test])}
-    made = {classes[i] for i in np.unique(labels)}
-    for name, missing in {"the real training images": made - seen, "the synthetic images": seen - made}.items():
+    made = {loaded.classes[i] for i in np.unique(loaded.labels)}
+    for name, missing in {"the real training images": made - seen, "the synthetic images": set() if some else seen - made}.items():
         if missing:
             shown = ", ".join(map(repr, sorted(missing)[:5])) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-            raise InputError(f"classes that are not among {name}: {shown}", where=asked.shards, hint="classes are matched by name; rename the folders")
-    if set(dataset.classes) != made or dataset.classes != classes:
-        extra = sorted(set(dataset.classes) ^ set(classes))
-        raise InputError(f"classes without training images: {', '.join(map(repr, extra[:5]))}", where=asked.shards, hint="remove them from the test images")
+            raise InputError(f"classes that are not among {name}: {shown}", where=path, hint="classes are matched by name; rename the folders")
+    if set(dataset.classes) != seen:
+        extra = sorted(set(dataset.classes) - seen)
+        raise InputError(f"classes without training images: {', '.join(map(repr, extra[:5]))}", where=path, hint="remove them from the test images")
 
 
 def _part(dataset: Dataset, pixels: np.ndarray, rows: np.ndarray) -> Labelled:
     whole = len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows)))
     images = pixels[rows[0] : rows[-1] + 1] if whole else pixels[rows]
-    return Labelled(images, dataset.labels[rows], tuple(dataset.paths[i] for i in rows))
+    groups = () if dataset.groups is None else tuple(dataset.groups[i] for i in rows)
+    return Labelled(images, dataset.labels[rows], tuple(dataset.paths[i] for i in rows), groups)
 
 
-def _refuse_leaks(synthetic: Labelled, test: Labelled, asked: Asked) -> None:
+def _refuse_leaks(synthetic: Labelled, test: Labelled, path: str) -> None:
     """Raise SafetyError where a synthetic image has exactly the pixels of an unseen test image."""
     known = {seeds.digest(image.tobytes()): row for row, image in enumerate(test.images)}
     found = [(row, known[key]) for row, image in enumerate(synthetic.images) if (key := seeds.digest(image.tobytes())) in known]
     if found:
         row, other = found[0]
         what = f"{len(found):,} unseen test images are among the synthetic ones, first {synthetic.names[row]} = {test.names[other]}"
-        raise SafetyError(what, where=asked.shards, hint="a test that was seen measures nothing; make the set without them")
+        raise SafetyError(what, where=path, hint="a test that was seen measures nothing; make the set without them")
 
 
 def _described(dataset: Dataset, rows: np.ndarray, path: str) -> dict[str, Any]:

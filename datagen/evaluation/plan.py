@@ -1,4 +1,4 @@
-"""How long the arms of an evaluation train: planned from the real images and a short timing, written down, obeyed when continued."""
+"""What an evaluation trains and for how long: planned from the images and a short timing, written down, obeyed when continued."""
 
 from __future__ import annotations
 
@@ -8,20 +8,45 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from datagen import machine
+from datagen.evaluation import choose, curve
 from datagen.progress import span
 from datagen.recogniser import timing
 from datagen.recogniser.fit import Settings
 from datagen.records import Recipe
 
-REPEATS = 3
-SECONDS = 1.3
-"""one arm takes at most this times the root of the number of real images"""
+REPEATS, MORE_REPEATS, FEW = 3, 5, 1000
+"""repeats of every arm, and with fewer unseen images than that"""
+SECONDS, SLOWER = 0.85, 0.78
+"""everything takes at most 0.85 times the number of real images to the power of 0.78 in seconds (900: 3 minutes, 60,000: 75)"""
 SHOWN, GROWTH = 760, 0.55
-"""training images shown, counting repeats, are 760 times the number of real images to the power of 0.55"""
-FEWEST_STEPS = 200
+"""training images shown by one arm, counting repeats, are at most 760 times the number of real images to the power of 0.55"""
+FEWEST_STEPS = 100
 """what a slow machine takes at least"""
 QUICK = 5
+UNBALANCED = 2.0
+"""the largest class by the smallest, from which class weights and oversampling are rivals too"""
+RATIOS = (0.25, 0.5, 2.0, 4.0, 10.0)
+AMOUNTS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a plan depends on: real and unseen images, synthetic sets, classes, shape (channels, height, width), imbalance, cost of the native size.
+
+    `imbalance` is the largest class by the smallest; `native` how many times more pixels the real images have at their own size
+    than at the synthetic images', 0 where they have no more.
+    """
+
+    real: int
+    test: int
+    sets: int
+    classes: int
+    shape: tuple[int, int, int]
+    imbalance: float = 1.0
+    native: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -34,7 +59,14 @@ class Plan:
         threads: for computing.
         rate: images a second, forecast by a short timing.
         rates: images a second by "precision layout threads", of all that were timed.
+        runs: trainings of a whole arm's length that the evaluation takes, all in all.
         limited: whether this machine's speed, not the images, decided the steps.
+        chooses: whether learning rate, rival's policy and the arm to beat are chosen on a validation part.
+        given_rate: whether the learning rate was given.
+        unbalanced: whether class weights and oversampling are arms.
+        native: whether the real arm is trained at its own size too, and at how many times the pixels.
+        curve: repeats of the learning curve, 0 for none.
+        sweeps: whether ratios and amounts of synthetic images are swept.
     """
 
     settings: Settings
@@ -42,12 +74,19 @@ class Plan:
     threads: int
     rate: float
     rates: Mapping[str, float]
+    runs: float = 10
     limited: bool = False
+    chooses: bool = False
+    given_rate: bool = False
+    unbalanced: bool = False
+    native: float = 0.0
+    curve: int = 0
+    sweeps: bool = False
 
     @property
     def seconds(self) -> float:
-        """Forecast of the time for every arm and the recogniser of the measures."""
-        return (3 * self.repeats + 1) * self.settings.steps * self.settings.batch / self.rate
+        """Forecast of the time for everything that is trained."""
+        return self.runs * self.settings.steps * self.settings.batch / self.rate
 
     def written(self) -> dict[str, Any]:
         """Return the plan as JSON."""
@@ -58,12 +97,15 @@ class Plan:
         s = self.settings
         why = "given" if recipe.steps else "limited by this machine's speed" if self.limited else "planned from the real images"
         timed = ", ".join(f"{name} {rate:,.0f}" for name, rate in self.rates.items())
-        return [
+        lines = [
             f"recogniser {s.recogniser} (--recogniser), {s.steps:,} steps (--steps; {why}) of {s.batch} images (--judge-batch), "
             f"{self.repeats} repeat{'s' if self.repeats > 1 else ''} (--repeats) of each arm",
             f"{s.precision}, {s.layout}, {self.threads} thread{'s' if self.threads > 1 else ''} (--threads; timed in images/s: {timed})",
-            f"about {span(self.seconds)} for all arms",
+            f"about {span(self.seconds)} for everything",
         ]
+        if recipe.quick:
+            lines.append("--quick: one repeat and a fifth of the steps, nothing is chosen on validation, no learning curve; small differences cannot be told")
+        return lines
 
 
 def stored(value: Mapping[str, Any]) -> Plan:
@@ -71,28 +113,73 @@ def stored(value: Mapping[str, Any]) -> Plan:
     return Plan(**{**value, "settings": Settings(**value["settings"])})
 
 
-def make(recipe: Recipe, *, images: int, shape: tuple[int, int, int], classes: int, device: str) -> Plan:
+def make(recipe: Recipe, sizes: Sizes, *, device: str) -> Plan:
     """Plan an evaluation.
 
-    Without --steps the images shown grow about as the root of the number of real images (900: 32,000, 60,000: 323,000), but
-    one arm takes no longer than 1.3 times the root of that number in seconds on this machine (900: 39 s, 60,000: 5 minutes).
+    Without --steps the images that an arm is shown grow about as the root of the number of real images (900: 32,000, 60,000:
+    323,000), but everything together takes no longer on this machine than 0.85 times that number to the power of 0.78 in seconds.
     With --deterministic nothing depends on the timing.
 
     Args:
         recipe: its judge settings; what is given there is kept.
-        images: number of real training images.
-        shape: channels, height, width.
-        classes: number of classes.
+        sizes: of the images.
         device: "cpu", "cuda" or "mps".
     """
-    settings = Settings(recogniser=recipe.recogniser, batch=recipe.judge_batch)
+    settings = Settings(recogniser=recipe.recogniser, batch=recipe.judge_batch, weights=recipe.weights)
+    settings = dataclasses.replace(settings, learning_rate=recipe.judge_learning_rate or choose.rates(recipe.recogniser, recipe.weights)[0])
     most = recipe.threads or machine.processors()
     fixed = recipe.threads or recipe.deterministic or device != "cpu" or most == 1
     threads = [most] if fixed else [most, 1]
-    timed = timing.choose(settings, shape, classes, device=device, plain=recipe.deterministic, threads=threads)
-    wanted = math.ceil(SHOWN * images**GROWTH / settings.batch)
-    possible = wanted if recipe.deterministic else max(FEWEST_STEPS, int(SECONDS * math.sqrt(images) * timed.rate / settings.batch))
+    timed = timing.choose(settings, sizes.shape, sizes.classes, device=device, plain=recipe.deterministic, threads=threads)
+    planned = Plan(timed.settings, _repeats(recipe, sizes), timed.threads, round(timed.rate, 1), timed.rates, **_extent(recipe, sizes))
+    planned = dataclasses.replace(planned, runs=round(_runs(planned, sizes), 2))
+    wanted = math.ceil(SHOWN * sizes.real**GROWTH / settings.batch)
+    possible = int(SECONDS * sizes.real**SLOWER * timed.rate / settings.batch / _usual(planned, sizes))
+    possible = wanted if recipe.deterministic else max(FEWEST_STEPS, possible)
     steps = recipe.steps or max(1, min(wanted, possible) // (QUICK if recipe.quick else 1))
-    repeats = recipe.repeats or (1 if recipe.quick else REPEATS)
     limited = recipe.steps is None and possible < wanted
-    return Plan(dataclasses.replace(timed.settings, steps=steps), repeats, timed.threads, round(timed.rate, 1), timed.rates, limited)
+    return dataclasses.replace(planned, settings=dataclasses.replace(timed.settings, steps=steps), limited=limited)
+
+
+def extended(known: Plan, recipe: Recipe, sizes: Sizes) -> Plan:
+    """Return a known plan with what is asked on top now: repeats, sweeps, sets; settings and timing stay."""
+    grown = dataclasses.replace(known, repeats=_repeats(recipe, sizes), **_extent(recipe, sizes))
+    return dataclasses.replace(grown, runs=round(_runs(grown, sizes), 2))
+
+
+def _repeats(recipe: Recipe, sizes: Sizes) -> int:
+    return recipe.repeats or (1 if recipe.quick else MORE_REPEATS if sizes.test < FEW else REPEATS)
+
+
+def _extent(recipe: Recipe, sizes: Sizes) -> dict[str, Any]:
+    """Return which parts of an evaluation are wanted."""
+    own = recipe.train_command is not None
+    return {
+        "chooses": not recipe.quick and not own,
+        "given_rate": recipe.judge_learning_rate is not None,
+        "unbalanced": sizes.imbalance >= UNBALANCED and not recipe.quick and not own,
+        "native": 0.0 if recipe.quick or own else sizes.native,
+        "curve": 0 if recipe.quick or own else REPEATS if recipe.full else 1,
+        "sweeps": recipe.full,
+    }
+
+
+def _runs(planned: Plan, sizes: Sizes) -> float:
+    """Return how many trainings of an arm's length the plan comes to."""
+    shared = (2 + 2 * planned.unbalanced) * planned.repeats + planned.native + 1
+    own = 2 * planned.repeats + (planned.curve / 2 if planned.curve else 0) + planned.sweeps * (len(RATIOS) + len(AMOUNTS))
+    chosen = choose.runs(planned.settings.recogniser, given_rate=planned.given_rate, unbalanced=planned.unbalanced) / choose.SHORTER
+    points = len(curve.sizes(sizes.real, sizes.classes)) + 1
+    return shared + own * sizes.sets + planned.chooses * chosen + planned.curve * points / 2
+
+
+def _usual(planned: Plan, sizes: Sizes) -> float:
+    """Return the runs of a plan with usual repeats, one set and no sweeps, so that what is asked on top takes longer, not shorter arms."""
+    usual = dataclasses.replace(planned, repeats=MORE_REPEATS if sizes.test < FEW else REPEATS, curve=1, sweeps=False, chooses=True, native=0.0)
+    return _runs(usual, dataclasses.replace(sizes, sets=1))
+
+
+def imbalance(labels: np.ndarray) -> float:
+    """Return the number of images of the largest class by that of the smallest that has any."""
+    counts = np.bincount(labels)
+    return float(counts.max() / counts[counts > 0].min())

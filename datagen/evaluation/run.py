@@ -10,22 +10,41 @@ from typing import Any
 
 import torch
 
-from datagen import machine, registry, storage
+from datagen import machine, storage
 from datagen import recipe as recipes
-from datagen.errors import ArtefactError, OutputError, UsageError
-from datagen.evaluation import experiment, inputs, plan
-from datagen.evaluation.arms import Kept, Trial
-from datagen.evaluation.experiment import Context
+from datagen.errors import ArtefactError, OutputError, UsageError, nearest
+from datagen.evaluation import command, experiment, inputs, outcome, plan
+from datagen.evaluation.arms import Trial
 from datagen.evaluation.inputs import Asked, Inputs
+from datagen.evaluation.kept import Kept
 from datagen.evaluation.plan import Plan
-from datagen.evaluation.report import page, schema
+from datagen.evaluation.report import page, schema, text
+from datagen.evaluation.report.schema import Measured
 from datagen.progress import Progress, span
-from datagen.records import ANY, JUDGE, READ, SCHEMA, Finding, Recipe
+from datagen.recogniser import nets, pretrained
+from datagen.recogniser.fit import Settings
+from datagen.records import ANY, JUDGE, READ, SCHEMA, Recipe
 
-PLAN, REPORT, PAGE = "plan.json", "report.json", "report.html"
-OURS = {PLAN, REPORT, PAGE, "scan.json", "status.json", "arms", ".lock"}
-FREE = ("threads", "device")
+PLAN, REPORT, PAGE, TEXT = "plan.json", "report.json", "report.html", "report.md"
+OURS = {
+    PLAN,
+    REPORT,
+    PAGE,
+    TEXT,
+    outcome.PREDICTIONS,
+    outcome.SCORED,
+    command.LOG,
+    command.PREDICTIONS,
+    command.FOLDER,
+    "scan.json",
+    "status.json",
+    "arms",
+    ".lock",
+}
+FREE = ("threads", "device", "fail_under")
 """settings that may differ when an evaluation is continued"""
+MORE = ("repeats", "full", "features", "share")
+"""settings that may differ where a report is extended: finished arms are kept"""
 
 
 @dataclass(frozen=True)
@@ -42,7 +61,12 @@ class Job:
     def written(self) -> dict[str, Any]:
         """Return what was asked as JSON; a folder is continued only where it is equal."""
         settings = {k: v for k, v in self.recipe.settings(ANY, READ, JUDGE).items() if k not in FREE}
-        return {**self.asked.written(), "settings": settings, "recogniser_hash": registry.file_hash(self.recipe.recogniser)}
+        return {**self.asked.written(), "settings": settings, "files": self.files()}
+
+    def files(self) -> dict[str, str]:
+        """Return the SHA-256 of the user's files that decide an arm: the net's code and its weights."""
+        found = pretrained.decided_by(Settings(recogniser=self.recipe.recogniser, weights=self.recipe.weights))
+        return dict(zip(("recogniser", "weights"), found, strict=True))
 
 
 def evaluate(
@@ -61,7 +85,8 @@ def evaluate(
     The same call again continues where it stopped; a finished report says so and nothing is done.
 
     Args:
-        shards: set of shards in any format, or any labelled folder of images of one size.
+        shards: set of shards in any format, or any labelled folder of images of one size; or several, compared against one real arm
+            (replicates=True: fits of one recipe, judged as one set).
         real: labelled real images to train on.
         test: labelled real images that nobody has trained on; without them `holdout` of the real ones is kept.
         run: folder that `fit` wrote; its own images and hold-out are taken instead of `real` and `test`.
@@ -78,39 +103,46 @@ def evaluate(
         UsageError: nothing says which real images, or the folder holds a report about something else.
         InputError: images cannot be read, or the classes differ.
         SafetyError: unseen test images are among the synthetic ones.
+        FailedUnder: the report is written, but falls short of `fail_under`.
         OutputError: the folder holds something else, or cannot be written.
     """
     begun, dry_run = time.monotonic(), bool(settings.pop("dry_run", False))
     recipe = recipes.gather(None, [], **settings) if recipe is None else recipe.changed("flag", **settings) if settings else recipe
-    asked = Asked(_one(shards), *(str(path) if path is not None else None for path in (real, test, run)))
+    asked = Asked(_several(shards), *(str(path) if path is not None else None for path in (real, test, run)))
     job = Job(asked, recipe, Path(out), machine.device(recipe.device), progress or Progress(out), begun)
     job.progress.folder = None
+    outcome.bar(recipe.fail_under)
+    if recipe.train_command is not None:
+        command.parse(recipe.train_command)
     _check_out(job.folder, asked)
     if dry_run:
         found = inputs.gather(asked, recipe, progress=job.progress)
-        return _dry(found, _planned(job, found), job.folder)
+        return _dry(found, _planned(job, found), job)
     storage.make_folder(job.folder)
     with storage.lock(job.folder):
-        known = _known(job)
+        known, same = _known(job)
         job.progress.folder = job.folder
-        finished = known is not None and (job.folder / REPORT).is_file() and (job.folder / PAGE).is_file()
+        finished = same and all((job.folder / name).is_file() for name in (REPORT, PAGE))
         if finished:
             job.progress.say(f"{job.folder} is finished already; nothing to do")
         report = _read(job.folder) if finished else _produce(job, known)
+    outcome.check(recipe.fail_under, report)
     return {"out": str(job.folder), "report": str(job.folder / PAGE), "finished": finished, **report}
 
 
-def _one(shards: str | Path | Sequence[str | Path]) -> str:
-    several = [shards] if isinstance(shards, str | Path) else list(shards)
-    if len(several) != 1:
-        raise UsageError(f"one set of shards is compared at a time, {len(several)} were given", where="SHARDS", hint="evaluate each into a folder of its own")
-    return str(several[0])
+def _several(shards: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
+    several = tuple(str(path) for path in ([shards] if isinstance(shards, str | Path) else shards))
+    if not several:
+        raise UsageError("no synthetic images are given", where="SHARDS", hint="the folder that synthesize wrote")
+    if len({Path(path).resolve() for path in several}) < len(several):
+        raise UsageError("the same set is given twice", where="SHARDS")
+    return several
 
 
 def _check_out(out: Path, asked: Asked) -> None:
     if out.exists() and not out.is_dir():
         raise OutputError("is a file", where=out, hint="give another --out")
-    for source in filter(None, vars(asked).values()):
+    for source in filter(None, (*asked.shards, asked.real, asked.test, asked.run)):
         inside, here = Path(source).resolve(), out.resolve()
         if here == inside or inside in here.parents:
             raise OutputError(f"lies inside {source}, which is never written to", where=out, hint="give another --out")
@@ -118,80 +150,123 @@ def _check_out(out: Path, asked: Asked) -> None:
         raise OutputError("is not empty and not a report", where=out, hint="give another --out")
 
 
-def _known(job: Job) -> dict[str, Any] | None:
-    """Return the plan that the folder was begun with, None for a new one; UsageError where something else is asked now."""
+def _known(job: Job) -> tuple[dict[str, Any] | None, bool]:
+    """Return the plan that the folder was begun with (None for a new one) and whether exactly that is asked now.
+
+    More repeats, further sets and whatever else only adds to a report continue it; UsageError where something else is asked.
+    """
     file = job.folder / PLAN
     if not file.is_file():
-        return None
+        return None, False
     known, asked = storage.read_json(file), job.written()
     if not isinstance(known, dict) or not isinstance(known.get("schema"), int) or known["schema"] > SCHEMA:
         raise ArtefactError("was written by a newer datagen", where=file, hint="update datagen, or give another --out")
     before = known["asked"]
-    changed = recipes.differences({k: before.get(k) for k in asked if k != "settings"}, {k: v for k, v in asked.items() if k != "settings"})
-    settings = recipes.differences(before["settings"], asked["settings"])
+    if not isinstance(before.get("shards"), dict):
+        raise ArtefactError("was written by an older datagen", where=file, hint="give another --out")
+    apart = {"settings", "shards"}
+    changed = recipes.differences({k: before.get(k) for k in asked if k not in apart}, {k: v for k, v in asked.items() if k not in apart})
+    missing = {path: value for path, value in before["shards"].items() if asked["shards"].get(path, 0) != value}
+    changed += recipes.differences(missing, {path: asked["shards"].get(path) for path in missing})
+    fixed = [{k: v for k, v in settings.items() if k not in MORE} for settings in (before["settings"], asked["settings"])]
+    settings = recipes.differences(*fixed)
     if changed or settings:
         detail = "; ".join([*changed, *settings][:3])
         raise UsageError(f"this report was begun with something else: {detail}", where=job.folder, hint="give another --out, or the first command again")
     planned: dict[str, Any] = known["plan"]
-    return planned
+    return planned, before == asked
 
 
 def _planned(job: Job, found: Inputs) -> Plan:
-    return plan.make(job.recipe, images=len(found.real), shape=found.shape, classes=len(found.classes), device=job.device)
+    return plan.make(job.recipe, _sizes(job, found), device=job.device)
+
+
+def _sizes(job: Job, found: Inputs) -> plan.Sizes:
+    pixels = 0.0 if found.native is None else found.native[0].images[0].size / found.real.images[0].size
+    sets = 1 if job.recipe.replicates else len(found.sets)
+    return plan.Sizes(len(found.real), len(found.test), sets, len(found.classes), found.shape, plan.imbalance(found.real.labels), pixels)
 
 
 def _describe(found: Inputs) -> str:
     channels, height, width = found.shape
+    made = " and ".join(f"{len(images):,}" for images in found.synthetic.values())
     return (
-        f"{len(found.real):,} real and {len(found.synthetic):,} synthetic images of {len(found.classes):,} classes, {height}x{width} "
+        f"{len(found.real):,} real and {made} synthetic images of {len(found.classes):,} classes, {height}x{width} "
         f"{'grey' if channels == 1 else 'RGB'}, tested on {len(found.test):,} unseen real images"
     )
 
 
-def _dry(found: Inputs, planned: Plan, folder: Path) -> dict[str, Any]:
+def _dry(found: Inputs, planned: Plan, job: Job) -> dict[str, Any]:
     return {
-        "out": str(folder),
+        "out": str(job.folder),
         "classes": len(found.classes),
         "real": len(found.real),
-        "synthetic": len(found.synthetic),
+        "synthetic": {name: len(images) for name, images in found.synthetic.items()},
         "test": len(found.test),
         "shape": list(found.shape),
-        "arms": ["real", "synthetic", "both"],
+        "notes": list(found.notes),
         "recogniser": planned.settings.recogniser,
         "steps": planned.settings.steps,
         "repeats": planned.repeats,
+        "runs": planned.runs,
         "seconds": round(planned.seconds),
+        "plan": planned.describe(job.recipe),
     }
 
 
 def _produce(job: Job, known: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Read the images, plan unless a plan is known, train, measure, and write page and report, the report last."""
+    """Read the images, plan unless a plan is known, train, measure, and write what came out, the report last."""
     progress, folder = job.progress, job.folder
     storage.sweep(folder)
     found = inputs.gather(job.asked, job.recipe, progress=progress, report=folder / "scan.json")
-    planned = plan.stored(known) if known is not None else _planned(job, found)
-    if known is None:
-        storage.write_json(folder / PLAN, {"schema": SCHEMA, "asked": job.written(), "plan": planned.written()})
+    planned = _planned(job, found) if known is None else plan.extended(plan.stored(known), job.recipe, _sizes(job, found))
+    storage.write_json(folder / PLAN, {"schema": SCHEMA, "asked": job.written(), "plan": planned.written()})
     torch.set_num_threads(job.recipe.threads or planned.threads)
     for line in [*found.notes, _describe(found), *planned.describe(job.recipe)]:
         progress.say(line)
-    context, findings, hashes = _measured(job, found, planned)
-    report = schema.build(context, findings, found, planned, hashes=hashes, seconds=time.monotonic() - job.begun)
-    storage.replace(folder / PAGE, page.render(report, context).encode("utf-8"))
+    trial = _trial(job, found, planned)
+    measured = _measured(job, trial, planned)
+    count = outcome.times(folder, again=True)
+    report = schema.build(measured, found, planned, hashes=trial.hashes, times=count, seconds=time.monotonic() - job.begun)
+    results = {id(result): result for each in measured.values() for result in each.context.arms if result.correct.shape == (len(found.test),)}
+    storage.replace(folder / outcome.PREDICTIONS, outcome.predictions(results.values(), trial))
+    storage.replace(folder / PAGE, page.render(report, next(iter(measured.values())).context, share=job.recipe.share).encode("utf-8"))
+    storage.replace(folder / TEXT, text.markdown(report).encode("utf-8"))
     storage.write_json(folder / REPORT, report)
     progress.say(f"report after {span(report['seconds'])}: {folder / PAGE}")
     progress.status(exit_code=0)
     return report
 
 
-def _measured(job: Job, found: Inputs, planned: Plan) -> tuple[Context, list[Finding], dict[str, str]]:
-    parts = {"real": found.real, "synthetic": found.synthetic, "test": found.test}
-    hashes = {name: part.digest() for name, part in parts.items()}
-    trial = Trial(parts, found.classes, planned.settings, job.recipe.seed, job.device, hashes)
+def _trial(job: Job, found: Inputs, planned: Plan) -> Trial:
+    """Return the images and how to train, with the hashes of all that decides an arm; UsageError where the class in focus is unknown."""
+    focus = job.recipe.focus
+    if focus is not None and focus not in found.classes:
+        raise UsageError(f"unknown class {focus!r}", where="--focus", hint=nearest(focus, found.classes))
+    parts = found.parts()
+    hashes = {name: part.digest() for name, part in parts.items()} | {"command": job.recipe.train_command or ""}
+    own = None if job.recipe.train_command is None else (job.recipe.train_command, job.folder)
+    return Trial(
+        parts=parts,
+        classes=found.classes,
+        settings=planned.settings,
+        seed=job.recipe.seed,
+        device=job.device,
+        hashes=hashes,
+        sets=found.sets,
+        apart=len(found.sets) > 1 and not job.recipe.replicates,
+        focus=None if focus is None else found.classes.index(focus),
+        command=own,
+    )
+
+
+def _measured(job: Job, trial: Trial, planned: Plan) -> dict[str, Measured]:
+    """Return the experiment and the findings of every set; one under "" for a single set or replicates."""
     torch.use_deterministic_algorithms(job.recipe.deterministic)
     try:
-        context = experiment.compare(trial, planned.repeats, kept=Kept(job.folder), progress=job.progress)
-        return context, experiment.measure(context, progress=job.progress), hashes
+        given = None if job.recipe.features is None else nets.function(job.recipe.features)
+        contexts = experiment.conduct(trial, planned, kept=Kept(job.folder), progress=job.progress, given=given)
+        return {name: Measured(context, experiment.measure(context, progress=job.progress)) for name, context in contexts.items()}
     finally:
         torch.use_deterministic_algorithms(False)
 

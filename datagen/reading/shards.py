@@ -96,6 +96,7 @@ class Loaded:
         classes: names in code-point order.
         manifest: of a set of shards, None for a labelled folder.
         names: FILE#ROW or FILE of each image, relative to the folder that was read.
+        probabilities: float16 [N, classes] that a teacher gave, None where the shards have none.
     """
 
     images: np.ndarray
@@ -103,6 +104,7 @@ class Loaded:
     classes: tuple[str, ...]
     manifest: Mapping[str, Any] | None
     names: list[str]
+    probabilities: np.ndarray | None = None
 
 
 def load(path: str | Path, *, verify: bool = True, limit: int | None = None) -> Loaded:
@@ -123,7 +125,7 @@ def load(path: str | Path, *, verify: bool = True, limit: int | None = None) -> 
 def _load_set(found: ShardSet, verify: bool, limit: int | None) -> Loaded:
     channels, height, width = found.plan["shape"]
     each = None if limit is None else -(-limit // len(found.classes))
-    parts, labels, names = [], [], []
+    parts, labels, names, soft = [], [], [], []
     for note in found.notes:
         if verify and (problems := damage(found.root, found.format, note)):
             raise ArtefactError(problems[0], where=found.root, hint="give its synthesize command again, it makes damaged shards anew")
@@ -133,11 +135,13 @@ def _load_set(found: ShardSet, verify: bool, limit: int | None) -> Loaded:
             parts.append(decoded([rows.images[i] for i in keep.tolist()], (height, width, channels), found.root / note.file))
             labels.append(rows.labels[keep])
             names += _names(found, note.file, rows, row, keep)
+            soft += [] if rows.probabilities is None else [rows.probabilities[keep]]
             row += len(rows.labels)
     images, numbers = np.concatenate(parts), np.concatenate(labels)
     if numbers.max(initial=0) >= len(found.classes):
         raise ArtefactError("has labels that are no class", where=found.root)
-    return Loaded(images[:limit], numbers[:limit], found.classes, found.manifest, names[:limit])
+    probabilities = np.concatenate(soft)[:limit] if soft and sum(map(len, soft)) == len(images) else None
+    return Loaded(images[:limit], numbers[:limit], found.classes, found.manifest, names[:limit], probabilities)
 
 
 def _names(found: ShardSet, file: str, rows: Rows, first: int, keep: np.ndarray) -> list[str]:

@@ -205,6 +205,11 @@ def _from_module(name: str) -> Any:
     return getattr(found, attribute)
 
 
+def function(name: str) -> Any:
+    """Return the function behind FILE.py:FUNCTION or MODULE:FUNCTION; UsageError where it is not there."""
+    return registry.load("recognisers", name) if ".py:" in name else _from_module(name)
+
+
 def code_hash(name: str) -> str:
     """Return the SHA-256 of the file behind FILE.py:Class or MODULE:FUNCTION, "" for nets by name and modules without a file."""
     if ".py:" in name or ":" not in name:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
 from datagen.evaluation import statistics
-from datagen.evaluation.arms import ARMS
 from datagen.evaluation.experiment import Context
 from datagen.evaluation.statistics import Interval
 from datagen.records import Finding
@@ -17,20 +16,32 @@ from datagen.records import Finding
 MATRIX = 100
 """with more classes the matrix of confusions is left out"""
 CONFUSED = 20
-DIFFERENCES = (("both", "real"), ("synthetic", "real"))
+NAMES: Mapping[str, str] = {
+    "real": "real images",
+    "classical": "real + classically augmented images",
+    "weighted": "real images with class weights",
+    "oversampled": "real images with the rarer classes oversampled",
+    "synthetic": "synthetic images only",
+    "both": "real + synthetic images",
+    "native": "real images at their own size",
+}
+"""the arms of every report, in words, in their order"""
 
 
 class Downstream:
     """Accuracy and recall on unseen real images of the recogniser trained on each arm."""
 
+    keys: ClassVar[Mapping[str, str]] = {}
+
     def measure(self, context: Context) -> Iterator[Finding]:
-        """Yield one finding an arm, and one for both minus real and synthetic minus real."""
-        present = {result.arm for result in context.arms}
-        for arm in ARMS:
-            if arm in present:
-                yield _arm(context, arm)
-        for better, base in DIFFERENCES:
-            if {better, base} <= present:
+        """Yield one finding an arm, and one for each difference: both minus every arm without synthetic images, synthetic minus real, native minus real."""
+        present = [arm for arm in NAMES if arm in context.names()]
+        for arm in present:
+            yield _arm(context, arm)
+        rivals = [arm for arm in present if arm not in {"synthetic", "both", "native"}]
+        pairs = [("both", rival) for rival in rivals] + [("synthetic", "real"), ("classical", "real"), ("native", "real")]
+        for better, base in pairs:
+            if {better, base} <= set(present):
                 yield _difference(context, better, base)
 
 
@@ -46,9 +57,9 @@ def ends(interval: Interval) -> dict[str, float | None]:
 
 def _arm(context: Context, arm: str) -> Finding:
     correct, labels = context.correct(arm), context.test.labels
-    accuracy = statistics.interval(correct, seed=context.seed, limits=(0.0, 1.0))
+    accuracy = statistics.interval(correct, seed=context.seed, limits=(0.0, 1.0), groups=context.groups)
     counts = statistics.confusion(context.predicted(arm), labels, len(context.classes))
-    results = [result for result in context.arms if result.arm == arm]
+    results = context.results(arm)
     recalls = statistics.recalls(correct, labels, len(context.classes))
     images = np.bincount(labels, minlength=len(context.classes))
     details: dict[str, Any] = {
@@ -65,12 +76,8 @@ def _arm(context: Context, arm: str) -> Finding:
         "confused": _confused(counts, context.classes),
     }
     words = f"95 % interval {100 * accuracy.low:.1f} to {100 * accuracy.high:.1f}"
-    sentence = f"Trained on {_name(arm)}, the recogniser names {100 * accuracy.mean:.1f} % of {len(labels):,} unseen real images right ({words})."
+    sentence = f"Trained on {NAMES[arm]}, the recogniser names {100 * accuracy.mean:.1f} % of {len(labels):,} unseen real images right ({words})."
     return Finding(f"downstream {arm}", accuracy.mean, accuracy.low, accuracy.high, sentence, details)
-
-
-def _name(arm: str) -> str:
-    return {"real": "real images", "synthetic": "synthetic images only", "both": "real + synthetic images"}[arm]
 
 
 def _confused(counts: np.ndarray, classes: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -83,13 +90,30 @@ def _confused(counts: np.ndarray, classes: tuple[str, ...]) -> list[dict[str, An
 
 
 def _difference(context: Context, better: str, base: str) -> Finding:
-    values = context.correct(better).astype(np.float64) - context.correct(base)
-    found = statistics.interval(values, seed=context.seed)
+    repeats = min(len(context.results(better)), len(context.results(base)))
+    one, other = context.correct(better)[:repeats], context.correct(base)[:repeats]
+    found = statistics.interval(one.astype(np.float64) - other, seed=context.seed, groups=context.groups)
     span = f"95 % interval {statistics.points(found.low)} to {statistics.points(found.high)}"
-    sentence = f"{_name(better).capitalize()} minus real images: {statistics.points(found.mean)} points of accuracy ({span})."
-    details: dict[str, Any] = dict(ends(found))
+    sentence = f"{NAMES[better].capitalize()} minus {NAMES[base]}: {statistics.points(found.mean)} points of accuracy ({span})."
+    details: dict[str, Any] = {**ends(found), "per_class": _by_class(context, one, other)}
     if better == "both":
-        before, after = (float(context.correct(arm).mean()) for arm in (base, better))
-        judged = statistics.verdict(found, before, after, images=len(context.test), repeats=len(values))
+        before, after = float(other.mean()), float(one.mean())
+        judged = statistics.verdict(found, before, after, base=NAMES[base], images=len(context.test), repeats=repeats)
         details |= {"kind": judged.kind, "verdict": judged.sentence}
     return Finding(f"downstream {better}-{base}", found.mean, found.low, found.high, sentence, details)
+
+
+def _by_class(context: Context, one: np.ndarray, other: np.ndarray) -> list[dict[str, Any]]:
+    """Return the difference of two arms' recalls by class, with intervals corrected for the number of classes (Bonferroni)."""
+    labels = context.test.labels
+    rows: list[dict[str, Any]] = []
+    present = len(np.unique(labels))
+    for label, name in enumerate(context.classes):
+        members = labels == label
+        if not members.any():
+            rows.append({"class": name, "mean": None, "low": None, "high": None, "visible": None})
+            continue
+        groups = None if context.groups is None else context.groups[members]
+        found = statistics.paired(one[:, members], other[:, members], seed=context.seed, groups=groups, level=1 - (1 - statistics.LEVEL) / present)
+        rows.append({"class": name, **ends(found), "visible": rounded(statistics.visible(int(members.sum())))})
+    return rows

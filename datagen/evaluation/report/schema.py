@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 import datagen
+from datagen import registry
 from datagen.evaluation.experiment import Context
 from datagen.evaluation.inputs import Inputs
 from datagen.evaluation.plan import Plan
 from datagen.evaluation.report import words
 from datagen.records import Finding
 
-SCHEMA = 1
+SCHEMA = 2
 
 KEYS: Mapping[str, str] = {
     "schema": "number of this layout; it grows when a key changes its meaning",
     "version": "of datagen that wrote it",
-    "verdict": "what the comparison of real + synthetic with real says",
-    "verdict.kind": "helps: the whole interval of both minus real lies above zero; harms: below; none_seen: neither",
+    "verdict": "what the comparison of real + synthetic with the best arm without synthetic images says",
+    "verdict.kind": "helps: the whole interval of the difference lies above zero; harms: below; none_seen: neither",
     "verdict.sentence": "the same in one sentence with its interval",
+    "verdict.base": "the arm that real + synthetic was compared with, chosen on validation (chosen.base)",
+    "verdict.set": "name of the synthetic set that verdict, arms, differences and measures are about",
     "next": "sentences: what to try next, in order",
-    "arms": "by arm: real, synthetic (only), both (every batch half real, half synthetic)",
+    "arms": "by arm: real, classical (real + augmented copies), weighted, oversampled (of unbalanced sets), synthetic (only), both, native (real at its size)",
     "arms.*.accuracy": "share of unseen real images named right: mean over the repeats, ends of the 95 % interval",
     "arms.*.accuracy.mean": "fraction, 0 to 1",
     "arms.*.accuracy.low": "lower end: the wider of a bootstrap over test images and repeats and of Student's t over repeats",
@@ -44,65 +49,51 @@ KEYS: Mapping[str, str] = {
     "arms.*.confused.class": "true class",
     "arms.*.confused.taken_for": "predicted class",
     "arms.*.confused.share": "share of the true class's images, fraction",
-    "differences": "accuracy of one arm minus another, image by image and repeat by repeat: both-real, synthetic-real",
+    "differences": "accuracy of one arm minus another, image by image and repeat by repeat: both minus each arm without synthetic images, and others",
     "differences.*.mean": "fraction; 0.01 is one point",
     "differences.*.low": "lower end of the 95 % interval, as for accuracy",
     "differences.*.high": "upper end",
-    "distances": "by name, frechet and kernel: distance of synthetic from unseen real images in a recogniser's features; never FID",
-    "distances.*.value": "synthetic against one half of the unseen real images, mean over random halves; null where it was not computed",
-    "distances.*.deviation": "standard deviation of the value over the halves (a delete-half jackknife): its standard error at all images",
-    "distances.*.floor": "the other half of the unseen real images against the same half: what real images have among themselves",
-    "distances.*.floor_deviation": "the same of the floor",
-    "distances.*.ratio": "value by floor; null where the floor is not above zero",
-    "distances.*.images": "images on each side",
-    "distances.*.dimension": "features an image",
-    "distances.*.splits": "random halves",
-    "neighbours": "the nearest real training image of each synthetic one in the same features",
-    "neighbours.checked": "synthetic images looked at",
-    "neighbours.of": "synthetic images in all",
-    "neighbours.near": "of those checked, nearer to a training image than 99 % of unseen real images are",
-    "neighbours.share": "the same as a fraction with its 95 % interval (Wilson); about 0.01 is expected of fresh images",
-    "neighbours.share.mean": "fraction",
-    "neighbours.share.low": "lower end",
-    "neighbours.share.high": "upper end",
-    "neighbours.threshold": "the first percentile of the distances of unseen real images from their nearest training image",
-    "neighbours.equal_pixels": "synthetic images, of all, with exactly the pixels of a training image",
-    "neighbours.equal": "the first hundred of them",
-    "neighbours.equal.*.row": "place in the set",
-    "neighbours.equal.*.name": "file, or file#row, relative to the set",
-    "neighbours.equal.*.class": "class",
-    "neighbours.quantiles": "distances to the nearest training image",
-    "neighbours.quantiles.percent": "which percentiles",
-    "neighbours.quantiles.synthetic": "those of the synthetic images",
-    "neighbours.quantiles.unseen": "those of the unseen real images",
-    "neighbours.pairs": "the closest pairs",
-    "neighbours.pairs.*.row": "place in the set",
-    "neighbours.pairs.*.name": "file, or file#row, relative to the set",
-    "neighbours.pairs.*.class": "class",
-    "neighbours.pairs.distance": "in the features",
-    "neighbours.pairs.unseen_nearer": "share of unseen real images that lie as near to a training image or nearer",
-    "neighbours.pairs.pixel_difference": "root mean square difference of the pixels, 0 to 255",
-    "findings": "every measure's findings, those above included",
-    "findings.measure": "name",
-    "findings.estimate": "the number; null where it could not be measured",
-    "findings.low": "lower end of its 95 % interval",
-    "findings.high": "upper end",
-    "findings.sentence": "what it means",
-    "findings.details": "further values of measures that have no key of their own above; null for the others",
+    "differences.*.per_class": "difference of recalls by class, in the order of the labels; intervals corrected for the number of classes (Bonferroni)",
+    "differences.*.per_class.class": "name",
+    "differences.*.per_class.mean": "fraction; null where the class has no unseen image",
+    "differences.*.per_class.low": "lower end: the wider of the above and of Bonett and Price's (2012)",
+    "differences.*.per_class.high": "upper end",
+    "differences.*.per_class.visible": "smallest difference that so many images could show, before correction",
+    "measures": "by finding: what each measure saw; further keys are those of the measure",
+    "measures.*.estimate": "the number; null where it could not be measured",
+    "measures.*.low": "lower end of its 95 % interval, or null",
+    "measures.*.high": "upper end, or null",
+    "measures.*.sentence": "what it means",
+    "sets": "by name where several sets were compared: verdict, arms (synthetic, both), differences, measures as above, for each; empty else",
+    "sets.*.images": "synthetic images of the set",
+    "chosen": "what was chosen on the validation part of the real images; no test label was read for it",
+    "chosen.learning_rate": "of every arm, at its peak",
+    "chosen.policy": "of the classically augmented copies: none, geometric, colour or flips",
+    "chosen.base": "the arm without synthetic images that real + synthetic is compared with in the verdict",
+    "chosen.images": "of the validation part; 0 where nothing was chosen",
+    "chosen.scores": "accuracy on the validation part, by what was chosen (learning_rate, policy, base) and by candidate",
+    "chosen.scores.*.*": "fraction, after a third of the steps",
+    "tested": "how the unseen real images were used",
+    "tested.sha256": "decided by their pixels and labels",
+    "tested.times": "evaluations in this folder that trained and scored on them, this one included",
     "classes": "names in the order of the labels",
     "data": "which images were compared",
     "data.real": "the training images: train and select parts",
     "data.test": "the unseen real images",
-    "data.synthetic": "the synthetic images",
+    "data.synthetic": "the synthetic sets by name",
     "data.*.folder": "name of the folder or file, without its path",
     "data.*.images": "how many",
     "data.*.counts": "images by class",
     "data.*.sha256": "decided by pixels and labels",
+    "data.synthetic.*.folder": "name of the folder or file, without its path",
+    "data.synthetic.*.images": "how many",
+    "data.synthetic.*.counts": "images by class",
+    "data.synthetic.*.sha256": "decided by pixels and labels",
     "data.test.held_out": "whether they were held out of the same folder as the training images",
-    "data.synthetic.production": "production id of the shards",
-    "data.synthetic.format": "of the shards",
-    "data.synthetic.seed": "of the shards",
-    "data.synthetic.source": "what made them",
+    "data.synthetic.*.production": "production id of the shards",
+    "data.synthetic.*.format": "of the shards",
+    "data.synthetic.*.seed": "of the shards",
+    "data.synthetic.*.source": "what made them",
     "data.fingerprint": "of the real images, decided by pixels, labels and classes",
     "data.resize": "how real images were brought to the shape of the synthetic ones",
     "data.run": "name of the run whose images and hold-out were taken, or null",
@@ -118,6 +109,8 @@ KEYS: Mapping[str, str] = {
     "measured.rate": "training images a second, forecast by a short timing",
     "measured.rates": "the same by precision, layout and threads",
     "measured.rates.*": "images a second",
+    "measured.runs": "trainings of an arm's length that everything came to, as planned",
+    "measured.command": "the user's own training where there was one (train_command), or null",
     "measured.limited": "whether this machine's speed, not the images, decided the steps",
     "measured.saw": "sentences: which recogniser saw which images",
     "seconds": "wall time of the evaluation; of the last start where it was stopped in between",
@@ -125,63 +118,86 @@ KEYS: Mapping[str, str] = {
 """every key of report.json; a star stands for any name, lists are left out of the path"""
 
 
+def keys() -> dict[str, str]:
+    """Return every key of report.json with its meaning: the report's own and those of every measure."""
+    found = dict(KEYS)
+    for name in registry.names("measures"):
+        found |= {f"measures.{key}": text for key, text in registry.load("measures", name).keys.items()}
+    return found
+
+
 def documentation() -> str:
     """Return the keys of report.json as a Markdown list."""
-    return "\n".join(f"- `{key}`: {text}" for key, text in KEYS.items())
+    return "\n".join(f"- `{key}`: {text}" for key, text in keys().items())
 
 
-def build(context: Context, findings: Sequence[Finding], found: Inputs, planned: Plan, *, hashes: Mapping[str, str], seconds: float) -> dict[str, Any]:
-    """Return the report: JSON values only, every key as in `KEYS`.
+@dataclass(frozen=True)
+class Measured:
+    """One synthetic set's experiment and the findings of every measure."""
+
+    context: Context
+    findings: Sequence[Finding]
+
+
+def build(measured: Mapping[str, Measured], found: Inputs, planned: Plan, *, hashes: Mapping[str, str], times: int, seconds: float) -> dict[str, Any]:
+    """Return the report: JSON values only, every key as in `keys`.
 
     Args:
-        context: the experiment.
-        findings: of every measure, "downstream both-real" among them.
+        measured: by synthetic set, the first one being what the report is about; one under "" for a single set or replicates.
         found: where the images came from.
         planned: how the arms were trained.
-        hashes: SHA-256 of real, synthetic and test.
+        hashes: SHA-256 of real, test and each synthetic set.
+        times: evaluations in this folder that scored on the unseen images, this one included.
         seconds: wall time.
     """
-    by_name = {finding.measure: finding for finding in findings}
-    judged = by_name["downstream both-real"].details
+    name, first = next(iter(measured.items()))
     report: dict[str, Any] = {
         "schema": SCHEMA,
         "version": datagen.__version__,
-        "verdict": {"kind": judged["kind"], "sentence": judged["verdict"]},
+        **_about(name or found.sets[0], first),
         "next": [],
-        "arms": {name.split()[1]: dict(f.details) for name, f in by_name.items() if name.startswith("downstream ") and "-" not in name},
-        "differences": {name.split()[1]: _ends(f) for name, f in by_name.items() if name.startswith("downstream ") and "-" in name},
-        "distances": {name.split()[1]: dict(f.details) for name, f in by_name.items() if name.startswith("distance ")},
-        "neighbours": _neighbours(by_name.get("neighbours")),
-        "findings": [_finding(finding) for finding in findings],
-        "classes": list(context.classes),
+        "sets": {key: {"images": len(each.context.synthetic), **_about(key, each, own=True)} for key, each in measured.items()} if len(measured) > 1 else {},
+        "chosen": dataclasses.asdict(first.context.choice),
+        "classes": list(first.context.classes),
         "data": _data(found, hashes),
-        "measured": _measured(context, found, planned),
+        "tested": {"sha256": hashes["test"], "times": times},
+        "measured": _measured(first.context, found, planned),
         "seconds": round(seconds, 1),
     }
     report["next"] = words.next_steps(report)
     return report
 
 
-def _ends(finding: Finding) -> dict[str, float | None]:
-    return {"mean": _number(finding.estimate), "low": _number(finding.low), "high": _number(finding.high)}
+def _about(name: str, measured: Measured, *, own: bool = False) -> dict[str, Any]:
+    """Return verdict, arms, differences and measures of one set; with `own` only the arms that are its own."""
+    by_name = {finding.measure: finding for finding in measured.findings}
+    base = measured.context.choice.base
+    compared = by_name.get(f"downstream both-{base}", by_name["downstream both-real"])
+    arms = {key.split()[1]: dict(f.details) for key, f in by_name.items() if key.startswith("downstream ") and "-" not in key}
+    return {
+        "verdict": {"kind": compared.details["kind"], "sentence": compared.details["verdict"], "base": base, "set": name},
+        "arms": {arm: value for arm, value in arms.items() if not own or arm in {"synthetic", "both"}},
+        "differences": {key.split()[1]: _difference(f) for key, f in by_name.items() if key.startswith("downstream ") and "-" in key},
+        "measures": {key.replace(" ", "_"): _finding(f) for key, f in by_name.items() if not key.startswith("downstream ")},
+    }
+
+
+def _difference(finding: Finding) -> dict[str, Any]:
+    return {key: finding.details[key] for key in ("mean", "low", "high", "per_class")}
+
+
+def _finding(finding: Finding) -> dict[str, Any]:
+    ends = {"estimate": _number(finding.estimate), "low": _number(finding.low), "high": _number(finding.high)}
+    return {**finding.details, **ends, "sentence": finding.sentence}
 
 
 def _number(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _neighbours(finding: Finding | None) -> dict[str, Any] | None:
-    return None if finding is None else {"share": _ends(finding), **finding.details}
-
-
-def _finding(finding: Finding) -> dict[str, Any]:
-    known = finding.measure.split()[0] in {"downstream", "distance", "neighbours"}
-    ends = {"estimate": _number(finding.estimate), "low": _number(finding.low), "high": _number(finding.high)}
-    return {"measure": finding.measure, **ends, "sentence": finding.sentence, "details": None if known else dict(finding.details)}
-
-
 def _data(found: Inputs, hashes: Mapping[str, str]) -> dict[str, Any]:
-    return {key: {**value, "sha256": hashes[key]} if key in hashes else value for key, value in found.described.items()}
+    described = {key: {**value, "sha256": hashes[key]} if key in {"real", "test"} else value for key, value in found.described.items()}
+    return described | {"synthetic": {name: {**value, "sha256": hashes[name]} for name, value in found.described["synthetic"].items()}}
 
 
 def _measured(context: Context, found: Inputs, planned: Plan) -> dict[str, Any]:
@@ -197,5 +213,7 @@ def _measured(context: Context, found: Inputs, planned: Plan) -> dict[str, Any]:
         "rate": planned.rate,
         "rates": dict(planned.rates),
         "limited": planned.limited,
+        "runs": planned.runs,
+        "command": found.described.get("command"),
         "saw": words.saw(context, found, planned),
     }

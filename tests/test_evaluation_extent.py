@@ -1,0 +1,136 @@
+"""`evaluate` beyond its default: extended reports, several sets, replicates, sweeps, a class in focus, your own training, a bar to pass."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_evaluation import _no_timing, call, folders
+
+from datagen.errors import DatagenError, FailedUnder, InputError, UsageError
+from datagen.evaluation import arms, plan
+from datagen.evaluation.arms import Arm, Trial
+from datagen.progress import Progress
+
+__all__ = ["_no_timing", "folders"]
+Make = Callable[..., Path]
+
+
+def test_more_repeats_and_sets_train_only_what_is_missing(folders: dict[str, Path], make_folder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[tuple[str, int]] = []
+    real_run = arms.run
+
+    def noted(trial: Trial, arm: Arm, repeat: int, progress: Progress | None = None) -> Any:
+        trained.append((arm.title, repeat))
+        return real_run(trial, arm, repeat, progress)
+
+    monkeypatch.setattr(arms, "run", noted)
+    first = call(folders, tmp_path / "r", repeats=1)
+    assert first["tested"]["times"] == 1
+    trained.clear()
+    again = call(folders, tmp_path / "r", repeats=2)
+    assert trained == [(name, 1) for name in ("real", "classical", "synthetic", "both")]
+    assert len(again["arms"]["real"]["repeats"]) == 2 and again["tested"]["times"] == 2
+    trained.clear()
+    other = make_folder("other", each=16, size=(12, 12), grey=True, seed=7)
+    found = call(folders, tmp_path / "r", [folders["synthetic"], other])
+    assert trained == [("synthetic other", 0), ("both other", 0), ("synthetic other", 1), ("both other", 1)]
+    assert list(found["sets"]) == ["synthetic", "other"] and found["verdict"]["set"] == "synthetic"
+    assert set(found["sets"]["other"]["arms"]) == {"synthetic", "both"}
+    assert found["sets"]["synthetic"]["arms"]["both"] == found["arms"]["both"]
+    assert set(found["data"]["synthetic"]) == {"synthetic", "other"}
+
+
+def test_replicates_enter_one_arm_in_turn(folders: dict[str, Path], make_folder: Make, tmp_path: Path) -> None:
+    other = make_folder("other", each=5, size=(12, 12), grey=True, seed=7)
+    found = call(folders, tmp_path / "r", [folders["synthetic"], other], replicates=True, repeats=3)
+    assert found["sets"] == {}
+    sizes = [json.loads(path.read_text())["images"] for path in sorted((tmp_path / "r/arms").glob("synthetic-*"))]
+    assert sizes == [48, 15, 48]
+
+
+def test_everything_is_chosen_and_swept_when_asked(folders: dict[str, Path], make_folder: Make, tmp_path: Path) -> None:
+    folders["real"] = make_folder("big", each=20, size=(20, 20), seed=5)
+    for path in sorted((folders["real"] / "class1").iterdir())[8:]:
+        path.unlink()
+    found = call(folders, tmp_path / "r", quick=False, full=True, repeats=1, steps=9)
+    assert set(found["chosen"]["scores"]) == {"learning_rate", "policy", "base"}
+    assert set(found["chosen"]["scores"]["base"]) == {"real", "classical", "weighted", "oversampled"}
+    assert found["chosen"]["images"] > 0 and found["verdict"]["base"] == found["chosen"]["base"]
+    assert found["measured"]["settings"]["steps"] == 9
+    assert list(found["arms"]) == ["real", "classical", "weighted", "oversampled", "synthetic", "both", "native"]
+    exchange = found["measures"]["exchange"]
+    assert len(exchange["points"]) >= 4 and exchange["points"][-1]["images"] == found["data"]["real"]["images"]
+    assert exchange["steps"] == 4
+    assert [point["at"] for point in found["measures"]["sweep_ratio"]["points"]] == [r for r in plan.RATIOS if r * 48 <= 48]
+    assert found["measures"]["sweep_amount"]["points"][-1]["at"] == 24
+
+
+def test_predictions_give_the_figures_again(folders: dict[str, Path], tmp_path: Path) -> None:
+    from pyarrow import parquet
+
+    found = call(folders, tmp_path / "r")
+    rows = parquet.read_table(tmp_path / "r/predictions.parquet").to_pandas()
+    assert list(rows.columns) == ["image", "group", "set", "arm", "repeat", "label", "predicted"]
+    by_arm = (rows["label"] == rows["predicted"]).groupby(rows["arm"]).mean()
+    assert {arm: round(value, 6) for arm, value in by_arm.items()} == {arm: value["accuracy"]["mean"] for arm, value in found["arms"].items()}
+    assert rows["image"].nunique() == 36 and set(rows["label"]) == set(found["classes"])
+
+
+@pytest.mark.parametrize(("bar", "error"), [("both-real>=-1", None), ("real >= 0", None), ("both-real>=0.99", FailedUnder), ("nothing>=0", UsageError)])
+def test_a_bar_that_is_missed_is_exit_8(folders: dict[str, Path], tmp_path: Path, bar: str, error: type[DatagenError] | None) -> None:
+    with contextlib.nullcontext() if error is None else pytest.raises(error) as caught:
+        call(folders, tmp_path / "r", repeats=1, fail_under=bar)
+    assert (tmp_path / "r/report.json").is_file()
+    assert error is not FailedUnder or caught.value.code == 8
+    with pytest.raises(UsageError, match="cannot be understood"):
+        call(folders, tmp_path / "r2", fail_under="both>real")
+    assert not (tmp_path / "r2").exists()
+
+
+def test_your_own_training_is_the_judge(folders: dict[str, Path], tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(NEAREST_MEAN)
+    found = call(folders, tmp_path / "r", train_command=f"{sys.executable} {script} {{train}} {{test}} {{predictions}}", repeats=1)
+    assert list(found["arms"]) == ["real", "classical", "synthetic", "both"]
+    assert all(value["accuracy"]["mean"] > 0.9 for value in found["arms"].values())
+
+
+NEAREST_MEAN = """
+import csv, sys
+from pathlib import Path
+import numpy as np
+from PIL import Image
+
+train, test, predictions = map(Path, sys.argv[1:])
+read = lambda path: np.asarray(Image.open(path), float)
+means = {folder.name: np.mean([read(p) for p in folder.iterdir()], axis=0) for folder in train.iterdir() if folder.is_dir()}
+with predictions.open("w", newline="") as file:
+    rows = csv.writer(file)
+    rows.writerow(["file", "class"])
+    for path in sorted(test.iterdir()):
+        rows.writerow([path.name, min(means, key=lambda name: ((read(path) - means[name]) ** 2).sum())])
+"""
+
+
+def test_soft_labels_need_probabilities(folders: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no probabilities for --labels soft"):
+        call(folders, tmp_path / "r", labels="soft")
+
+
+def test_a_class_in_focus(folders: dict[str, Path], tmp_path: Path) -> None:
+    for name in ("class0", "class2"):
+        shutil.rmtree(folders["synthetic"] / name)
+    with pytest.raises(UsageError, match="unknown class 'class9'"):
+        call(folders, tmp_path / "r0", focus="class9")
+    found = call(folders, tmp_path / "r", focus="class1", steps=30, repeats=1)
+    assert list(found["arms"]) == ["real", "classical", "both"], "a set that only tops up one class cannot be trained on alone"
+    recall = found["measures"]["focus_recall"]
+    assert (recall["class"], recall["images"]) == ("class1", 12) and set(recall["arms"]) == {"real", "classical", "both"}
+    assert not found["measures"]["focus_shortcut"]["suspected"]
