@@ -36,6 +36,9 @@ KINDS: dict[str, dict[str, Row]] = {
     },
     "measures": {
         "downstream": Row("datagen.evaluation.measures.downstream:Downstream", "accuracy and recall of a recogniser trained on each arm"),
+        "exchange": Row("datagen.evaluation.measures.exchange:Exchange", "how many real images the synthetic ones equal"),
+        "sweeps": Row("datagen.evaluation.measures.sweeps:Sweeps", "accuracy by ratio and amount of synthetic images (--full)"),
+        "rare": Row("datagen.evaluation.measures.rare:Rare", "recall of one class at equal false alarms, and its shortcut (--focus)"),
         "agreement": Row("datagen.evaluation.measures.agreement:Agreement", "how far a recogniser trained on real images agrees with the synthetic labels"),
         "fidelity": Row("datagen.evaluation.measures.fidelity:Fidelity", "kernel and Frechet distance beside the real-against-real floor"),
         "coverage": Row("datagen.evaluation.measures.coverage:Coverage", "precision, recall, density and coverage"),
