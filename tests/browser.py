@@ -13,15 +13,6 @@ from typing import Any
 
 PROGRAM = shutil.which("chromium")
 FLAGS = "--headless=new --no-sandbox --disable-gpu --hide-scrollbars --disable-dev-shm-usage --no-first-run --disable-extensions --remote-debugging-pipe"
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--hide-scrollbars",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-extensions",
-    "--remote-debugging-pipe",
-)
 FACTS = """({
   width: document.documentElement.scrollWidth, view: innerWidth, height: document.documentElement.scrollHeight,
   verdict: document.querySelector('.verdict').getBoundingClientRect().bottom,
@@ -32,7 +23,7 @@ FACTS = """({
   broken: [...document.images].filter(i => !i.complete || !i.naturalWidth).length,
   beyond: [...document.querySelectorAll('body *')].filter(e => {
     const box = e.getBoundingClientRect();
-    return box.right > innerWidth + 0.5 && !e.closest('.scroll') && box.width;
+    return box.right > innerWidth + 0.5 && !e.closest('.scroll') && !e.parentElement.closest('.clip') && box.width;
   }).map(e => e.tagName + '.' + (e.getAttribute('class') || '')),
   marked: window.marked === undefined ? null : window.marked
 })"""

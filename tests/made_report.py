@@ -58,7 +58,7 @@ def drawn(arm: str, repeat: int, skill: float, parts: Mapping[str, Labelled], cl
     hard = rng.permutation(classes) / max(1, classes - 1) - 0.5
     right = rng.random(len(test)) < np.clip(skill + 0.1 * (1 - skill) * hard[test.labels], 0, 1)
     predicted = np.where(right, test.labels, (test.labels + 1) % classes)
-    scores = np.where(predicted == 0, rng.uniform(0.5, 1, len(test)), rng.uniform(0, 0.5, len(test))).astype(np.float32)
+    scores = np.clip(rng.normal(np.where(test.labels == 0, skill, 1 - skill), 0.15), 0, 1).astype(np.float32)
     images = len(made) * (arm != "real") + len(real) * (arm != "synthetic")
     steps = 250 if arm.startswith(CURVE) else 500
     return ArmResult(
@@ -69,6 +69,17 @@ def drawn(arm: str, repeat: int, skill: float, parts: Mapping[str, Labelled], cl
 def encode(images: np.ndarray) -> np.ndarray:
     """Return some of the pixels of images as features."""
     return np.ascontiguousarray(images.reshape(len(images), -1)[:, ::3][:, :48]).astype(np.float32)
+
+
+def by_means(means: np.ndarray) -> experiment.Encoder:
+    """Return a function that gives probabilities float32 [N, classes] by the distance of pixels from each class's mean [classes, pixels]."""
+
+    def predict(images: np.ndarray) -> np.ndarray:
+        found = -((images.reshape(len(images), 1, -1) - means) ** 2).mean(axis=2) / 200
+        powers = np.exp(found - found.max(1, keepdims=True))
+        return (powers / powers.sum(1, keepdims=True)).astype(np.float32)
+
+    return predict
 
 
 def predictor(classes: int) -> experiment.Encoder:
@@ -147,6 +158,11 @@ def report_of(
     return dict(json.loads(storage.to_json(value)))
 
 
+def of(context: Context, name: str) -> tuple[ArmResult, ...]:
+    """Return the arms of an experiment, synthetic and both as those of a set."""
+    return tuple(dataclasses.replace(result, set=name if result.arm in {"synthetic", "both"} else "") for result in context.arms)
+
+
 def whole() -> tuple[Context, dict[str, Any]]:
     """Return an experiment on digits with all that a page can show, and its report."""
     names = tuple(f"digit {i}" for i in range(10))
@@ -156,8 +172,9 @@ def whole() -> tuple[Context, dict[str, Any]]:
     once |= {f"{AMOUNT} {n}": skill for n, skill in {75: 0.7, 150: 0.8, 300: 0.86, 600: 0.89}.items()} | {"native": 0.95}
     context = experiment_of(names, skills=skills, once=once, parts=digits(), base="classical", focus=0)
     other = experiment_of(names, skills=skills | {"both": 0.93, "synthetic": 0.8}, once=once, parts=digits(), base="classical", focus=0)
-    beside = dataclasses.replace(other, arms=tuple(dataclasses.replace(r, set="other" if r.arm in {"synthetic", "both"} else "") for r in other.arms))
-    context = dataclasses.replace(context, arms=tuple(dataclasses.replace(r, set="shards" if r.arm in {"synthetic", "both"} else "") for r in context.arms))
+    real = context.real
+    means = np.stack([real.images[real.labels == label].mean(axis=0).ravel() for label in range(10)])
+    context, beside = (dataclasses.replace(each, predict=by_means(means), arms=of(each, name)) for each, name in ((context, "shards"), (other, "other")))
     return context, report_of(context, measures=measures(), times=4, beside=beside)
 
 

@@ -96,8 +96,8 @@ def _ratio(report: Mapping[str, Any]) -> list[str]:
     if best is None or both is None or best["low"] <= both:
         return []
     return [
-        f"Another share of synthetic images did better: {best['at']:g} for each real one gave {100 * best['mean']:.1f} %. Confirm it on fresh images, since this "
-        "sweep was scored on the unseen ones."
+        f"Another share of synthetic images did better: {best['at']:g} for each real one gave {100 * best['mean']:.1f} %. Confirm it on fresh images, since "
+        "this sweep was scored on the unseen ones."
     ]
 
 

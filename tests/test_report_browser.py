@@ -1,0 +1,65 @@
+"""The report in a browser, narrow and wide, light and dark: nothing overflows, breaks, runs or is fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import browser
+import made_report
+import pytest
+
+from datagen.evaluation.report import page
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(browser.PROGRAM is None, reason="no chromium here")]
+SCREENS = {"narrow": (375, 812), "wide": (1440, 900)}
+ATTACKS = (
+    "<script>marked=1</script>",
+    '" onerror="marked=1',
+    "<img src=x onerror=marked=1>",
+    "</style><svg onload=marked=1>",
+    "x" * 300,
+    "\u202ebidi",
+    "javascript:marked=1",
+)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("pages")
+    context, report = made_report.whole()
+    hostile = made_report.experiment_of(ATTACKS, each=30, focus=0)
+    pages = {
+        "own": page.render(report, context),
+        "shared": page.render(report, context, share=True),
+        "hostile": page.render(made_report.report_of(hostile, measures=made_report.measures()), hostile),
+        "broken": page.render(report, context).replace("<main>", '<main><img src="data:image/png;base64,xx"><p style="width: 3000px">wide</p>', 1),
+    }
+    for name, html in pages.items():
+        (folder / f"{name}.html").write_text(html, encoding="utf-8")
+    return {name: folder / f"{name}.html" for name in pages}
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Browser]:
+    with browser.Browser(tmp_path_factory.mktemp("profile")) as found:
+        yield found
+
+
+@pytest.mark.parametrize("name", ["own", "shared", "hostile"])
+@pytest.mark.parametrize("screen", SCREENS)
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_page_fits_and_is_quiet(chromium: browser.Browser, files: dict[str, Path], name: str, screen: str, dark: bool) -> None:
+    width, height = SCREENS[screen]
+    found = chromium.open(files[name], width, height, dark=dark)
+    assert found["view"] == width and found["width"] <= width and not found["beyond"]
+    assert found["broken"] == 0 and found["images"] >= 10
+    assert found["errors"] == [] and found["fetched"] == [] and found["marked"] is None
+    assert found["sentence"] < height and found["verdict"] < height
+    paper, ink = (sum(map(int, found[key].removeprefix("rgb(").removesuffix(")").split(","))) for key in ("paper", "ink"))
+    assert (paper < ink) is dark
+
+
+def test_the_browser_sees_what_is_broken(chromium: browser.Browser, files: dict[str, Path]) -> None:
+    found = chromium.open(files["broken"], 375, 812, dark=False)
+    assert found["width"] > 2000 and found["broken"] == 1 and "P." in found["beyond"]
