@@ -31,7 +31,7 @@ BLIND: Mapping[str, tuple[str, ...]] = {
     "fidelity": ("relabelled",),
     "coverage": ("relabelled", "copied"),
     "separability": ("relabelled",),
-    "copies": ("relabelled",),
+    "copies": ("blurred", "noised", "relabelled"),
     "duplicates": ("relabelled",),
     "balance": ("blurred", "noised", "relabelled", "collapsed", "copied"),
     "drift": ("relabelled", "copied"),

@@ -218,7 +218,8 @@ def left(queries: np.ndarray, images: np.ndarray) -> np.ndarray:
     """Return float32 [N], the root mean square of what is left of queries [N, ...] beside images [N, ...] of best brightness and contrast.
 
     Both on 0 to 255. The change (gain above 0) is fitted by least squares to all pixels, and to those of the query that are
-    neither black nor white, then clipped to 0 to 255; the better of the two counts.
+    neither black nor white, then clipped to 0 to 255; the better of the two counts. Where the query has less contrast than
+    the image, what is left is multiplied by what it lacks: a dull or blurred image would else be near to any other.
     """
     q, c = (part.reshape(len(part), -1) for part in (queries, images))
     free = (q > 0.5) & (q < 254.5)
@@ -230,4 +231,5 @@ def left(queries: np.ndarray, images: np.ndarray) -> np.ndarray:
         off = c - mean_c
         gain = np.maximum((weight * off * (q - mean_q)).sum(1, keepdims=True), 0) / np.maximum((weight * off**2).sum(1, keepdims=True), 1e-6)
         found.append(np.sqrt(((q - np.clip(gain * off + mean_q, 0, 255)) ** 2).mean(1)))
-    return np.minimum(*found)
+    lacking: np.ndarray = np.minimum(*found) * np.maximum(1, c.std(1) / np.maximum(q.std(1), 1e-3))
+    return lacking

@@ -53,11 +53,12 @@ _COPIES = {
     "unseen_likely": "unseen real images with a score of at most 1",
     "unseen_named": "unseen real images with a score of at most `limit`: false alarms, or copies among the real images",
     "unseen_copies": "unseen real images with a score of at most 0.5: plainly copies of training images; they do not lower `limit`",
-    "copies": "the named ones, plainest first, at most 100",
+    "copies": "those with a score of at most 1, plainest first, at most 100",
     "copies.synthetic": "the synthetic image",
     "copies.real": "the training image",
     **wording.documented("copies.*", _PLACE),
     "copies.transform": "what makes the training image the synthetic one",
+    "copies.named": "whether the score is at most `limit`",
     "copies.score": "the larger of residual / 10.5 and ratio / 0.5",
     "copies.residual": "root mean square of what is left of the luma after alignment, in grey levels (0 to 255) at 32 pixels or fewer",
     "copies.ratio": "that by what other training images leave",
@@ -159,7 +160,7 @@ def _details(context: Context, made: _Part, unseen: _Part) -> dict[str, Any]:
     smallest = int(np.bincount(context.real.labels, minlength=len(context.classes)).min())
     chance = statistics.wilson(0.01, len(unseen.rows))
     reasons = {"near": share.low > chance.high, "named": named_share.low > ALARMS, "equal": bool(twins)}
-    order, plainest = np.argsort(made.distances, kind="stable")[:PAIRS], np.argsort(made.scores, kind="stable")[: min(named, LISTED)]
+    order, plainest = np.argsort(made.distances, kind="stable")[:PAIRS], np.argsort(made.scores, kind="stable")[:LISTED]
     return {
         "checked": checked,
         "of": len(context.synthetic),
@@ -176,7 +177,7 @@ def _details(context: Context, made: _Part, unseen: _Part) -> dict[str, Any]:
         "unseen_likely": int((unseen.scores <= 1).sum()),
         "unseen_named": int((unseen.scores <= most).sum()),
         "unseen_copies": int((unseen.scores <= PLAIN).sum()),
-        "copies": [_copy(context, made, int(i)) for i in plainest],
+        "copies": [{**_copy(context, made, int(i)), "named": bool(made.scores[i] <= most)} for i in plainest if made.scores[i] <= 1],
         "quantiles": {"percent": list(QUANTILES), "synthetic": _quantiles(made.distances), "unseen": _quantiles(unseen.distances)},
         "pairs": [_pair(context, int(made.rows[i]), int(made.nearest[i]), float(made.distances[i]), unseen.distances) for i in order],
         "smallest_class": smallest,
