@@ -183,6 +183,6 @@ def _others(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         if key in DRAWN and (key != "copies" or value.get("quantiles")):
             continue
         both = [value.get(name) for name in ("estimate", "floor")]
-        bars = charts.pair(*both) if all(isinstance(x, int | float) for x in both) else None
+        bars = charts.pair(*both) if all(isinstance(x, int | float) for x in both) and max(both) > 0 else None
         found.append({"title": _title(key), "chart": bars, **{name: value[name] for name in ("estimate", "low", "high", "sentence")}})
     return found

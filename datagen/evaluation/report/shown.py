@@ -82,12 +82,15 @@ class Shown:
         return {"source": source, "width": width, "height": height, "count": len(rows), "enlarged": max(part.images.shape[1:3]) <= ENLARGED}
 
     def copies(self, found: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-        """Return the named copies and the other closest pairs of the finding "copies" with their images; nothing where no real pixel is shown."""
-        if self.share:
-            return {"pairs": [], "named": []}
-        named = {pair["synthetic"]["row"] for pair in found.get("copies", [])}
-        others = [pair for pair in found.get("pairs", []) if pair["synthetic"]["row"] not in named]
-        return {"pairs": [self._beside(pair) for pair in others[:COPIES]], "named": [self._beside(pair) for pair in found.get("copies", [])[:COPIES]]}
+        """Return with their images the named copies, the likely ones and the closest other pairs of the finding "copies"; none where no real pixel is shown."""
+        listed = found.get("copies", [])
+        rows = {pair["synthetic"]["row"] for pair in listed}
+        kinds = {
+            "named": [pair for pair in listed if pair.get("named", True)],
+            "likely": [pair for pair in listed if not pair.get("named", True)],
+            "pairs": [pair for pair in found.get("pairs", []) if pair["synthetic"]["row"] not in rows],
+        }
+        return {kind: [] if self.share else [self._beside(pair) for pair in pairs[:COPIES]] for kind, pairs in kinds.items()}
 
     def _beside(self, pair: Mapping[str, Any]) -> dict[str, Any]:
         sides = {"synthetic": self.context.synthetic, "real": self.context.real}
