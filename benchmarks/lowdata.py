@@ -87,18 +87,17 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     kept = options.work / "lowdata.jsonl"
     rows = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
-    for count in COUNTS:
-        for name in NAMES:
-            for number in range(options.draws):
-                if options.only not in (None, name) or options.per_class not in (None, count):
-                    continue
-                if not any((r["set"], r["count"], r["draw"]) == (name, count, number) for r in rows):
-                    rows.append(measure(name, count, number, options))
-                    with kept.open("a") as file:
-                        file.write(json.dumps(rows[-1]) + "\n")
-                    print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-                    if options.out:
-                        options.out.write_text(table(rows))
+    cells = [(name, count, number) for count in COUNTS for name in NAMES for number in range(options.draws)]
+    cells = [cell for cell in cells if options.only in (None, cell[0]) and options.per_class in (None, cell[1])]
+    for name, count, number in cells:
+        if any((r["set"], r["count"], r["draw"]) == (name, count, number) for r in rows):
+            continue
+        rows.append(measure(name, count, number, options))
+        with kept.open("a") as file:
+            file.write(json.dumps(rows[-1]) + "\n")
+        print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+        if options.out:
+            options.out.write_text(table(rows))
     print(table(rows))
 
 

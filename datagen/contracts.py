@@ -174,7 +174,9 @@ class Recogniser(Protocol):
 
 
 class Measure(Protocol):
-    """One way to look at synthetic images beside real ones."""
+    """One way to look at synthetic images beside real ones; `keys` documents every key of its findings' details, by path."""
+
+    keys: Mapping[str, str]
 
     def measure(self, context: Any) -> Finding | Iterable[Finding]:
         """Return the finding; `context` is evaluation.experiment.Context."""
