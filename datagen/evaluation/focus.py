@@ -71,11 +71,14 @@ def turned(arm: Sequence[ArmResult], labels: np.ndarray, label: int) -> np.ndarr
 def shortcut(real: Sequence[ArmResult], both: Sequence[ArmResult], labels: np.ndarray, label: int, *, seed: int = 0) -> tuple[Interval, bool]:
     """Return how many more images of other classes blur turns into the class with synthetic images than without, and whether that is a shortcut.
 
+    A warning must not wait for many repeats: the interval is the bootstrap's over images and repeats alone.
+
     Args:
         real, both: the repeats of the two arms, equally many.
         labels: int64 [T].
         label: the class in focus.
         seed: decides the bootstrap's draws.
     """
-    found = statistics.interval(turned(both, labels, label) - turned(real, labels, label), seed=seed)
+    values = turned(both, labels, label) - turned(real, labels, label)
+    found = Interval(float(values.mean()), *statistics.bootstrap(values, seed=seed))
     return found, found.low > 0 and found.mean >= TURNED
