@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from test_evaluation import _no_timing, call, folders
 
 from datagen.errors import DatagenError, FailedUnder, InputError, UsageError
-from datagen.evaluation import arms, plan
-from datagen.evaluation.arms import Arm, Trial
+from datagen.evaluation import arms, choose, plan
+from datagen.evaluation.arms import Arm, Labelled, Trial
 from datagen.progress import Progress
 
 __all__ = ["_no_timing", "folders"]
@@ -134,3 +135,19 @@ def test_a_class_in_focus(folders: dict[str, Path], tmp_path: Path) -> None:
     recall = found["measures"]["focus_recall"]
     assert (recall["class"], recall["images"]) == ("class1", 12) and set(recall["arms"]) == {"real", "classical", "both"}
     assert not found["measures"]["focus_shortcut"]["suspected"]
+
+
+def test_small_sets_are_validated_on_three_disjoint_fifths() -> None:
+    rng = np.random.default_rng(0)
+    groups = tuple(f"g{i // 4}" for i in range(200))
+    real = Labelled(rng.integers(0, 256, (200, 4, 4, 1), dtype=np.uint8), np.arange(200) % 3, tuple(map(str, range(200))), groups)
+    found = choose.validation(real, np.arange(200) < 20, 0)
+    assert sorted(found) == ["select 0", "select 1", "select 2", "train 0", "train 1", "train 2"]
+    seen = [set(found[f"select {k}"].names) for k in range(3)]
+    assert sum(map(len, seen)) == len(set.union(*seen)) and all(20 < len(part) < 60 for part in seen)
+    for k in range(3):
+        assert set(found[f"train {k}"].names) == set(real.names) - seen[k]
+        assert not set(found[f"train {k}"].groups) & set(found[f"select {k}"].groups)
+    large = choose.validation(Labelled(np.zeros((900, 4, 4, 1), np.uint8), np.zeros(900, np.int64)), np.arange(900) < 250, 0)
+    assert (len(large["train 0"]), len(large["select 0"]), len(large)) == (650, 250, 2)
+    assert choose.validation(real, np.zeros(200, bool), 0).keys() == found.keys()

@@ -48,10 +48,16 @@ def summary(report: Mapping[str, Any]) -> str:
     shown = {f"both-{report['verdict']['base']}", "both-real", "synthetic-real"}
     for name, found in report["differences"].items():
         if name in shown:
-            table.append((name, "", f"{100 * found['mean']:+.1f} points", interval(found)))
+            table.append((name, "", f"{signed(found['mean'])} points", f"{signed(found['low'])} to {signed(found['high'])}"))
     worth = [report["measures"][name]["sentence"] for name in ("exchange", "focus_recall", "focus_shortcut", "copies") if name in report["measures"]]
     advice = [f"- {sentence}" for sentence in report.get("next", [])]
     return "\n".join([columns(table), "", report["verdict"]["sentence"], *worth, *advice, f"report: {report['report']}"])
+
+
+def signed(fraction: float) -> str:
+    """Return 0.012 as "+1.2", and what rounds to nothing as "0.0"."""
+    text = f"{100 * fraction:+.1f}"
+    return "0.0" if text in {"+0.0", "-0.0"} else text
 
 
 def percent(fraction: float) -> str:

@@ -180,6 +180,11 @@ def rival(policy: str, count: int, base: str = "real", **changes: object) -> Arm
     return dataclasses.replace(Arm("classical", (Part(base), Part(COPIES + base, count, policy=policy))), **changes)  # type: ignore[arg-type]
 
 
+def balanced(balance: str, base: str = "real") -> Arm:
+    """Return the arm of the real images with class weights ("weighted") or the rarer classes shown more often ("oversampled")."""
+    return Arm(balance, (Part(base),), balance=balance)
+
+
 def with_synthetic(name: str, whole: Mapping[str, Labelled], chosen: str, real_images: Labelled) -> tuple[Arm, ...]:
     """Return the arms synthetic and both of one set.
 

@@ -6,8 +6,11 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
+from datagen import seeds
 from datagen.evaluation import arms, classical
-from datagen.evaluation.arms import Arm, Trial
+from datagen.evaluation.arms import Arm, Labelled, Trial
 from datagen.records import ArmResult
 
 SHORTER = 3
@@ -18,6 +21,8 @@ OTHER_RATES = (0.05, 0.01, 0.2)
 RIVAL = "geometric"
 """policy of the classical rival where nothing is tried"""
 SELECT, TRAIN = "select", "train"
+FEW, FOLDS, SHARE = 200, 3, 0.2
+"""below so many validation images choices are made on three disjoint fifths of the real training images instead"""
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class Choice:
         policy: of the classical rival's copies.
         base: the arm without synthetic images that real + synthetic is compared with.
         scores: accuracy on the validation part, by what was chosen and by candidate; empty where nothing was tried.
-        images: of the validation part.
+        images: of all validation parts.
     """
 
     learning_rate: float
@@ -39,9 +44,9 @@ class Choice:
     images: int = 0
 
 
-def runs(trial_recogniser: str, *, given_rate: bool, unbalanced: bool) -> int:
+def runs(recogniser: str, *, given_rate: bool, unbalanced: bool, folds: int = 1) -> int:
     """Return how many recognisers `choose` trains."""
-    return (1 if given_rate else len(rates(trial_recogniser))) + len(classical.POLICIES) - 1 + 2 * unbalanced
+    return folds * ((1 if given_rate else len(rates(recogniser))) + len(classical.POLICIES) - 1 + 2 * unbalanced)
 
 
 def rates(recogniser: str, weights: str | None = None) -> tuple[float, ...]:
@@ -49,33 +54,76 @@ def rates(recogniser: str, weights: str | None = None) -> tuple[float, ...]:
     return OTHER_RATES if weights is not None else RATES.get(recogniser, OTHER_RATES)
 
 
-def choose(trial: Trial, copies: int, train: Callable[[Arm], ArmResult], *, given_rate: bool, unbalanced: bool) -> Choice:
-    """Choose on the validation part, whose images no candidate trains on; no test label is read.
+def folds(images: int) -> int:
+    """Return how many times a candidate is trained, each with another validation part, for a validation part of so many images."""
+    return FOLDS if images < FEW else 1
+
+
+def validation(real: Labelled, select: np.ndarray, seed: int) -> dict[str, Labelled]:
+    """Return the parts "train K" and "select K" of the real training images that choices are made with.
+
+    A large validation part is taken as it is. In place of a small one there are three disjoint fifths of the images, with
+    groups whole, each validating what the rest trained.
 
     Args:
-        trial: has the parts train and select.
+        real: the real training images.
+        select: bool [N], the validation part.
+        seed: decides the fifths.
+    """
+    if folds(int(select.sum())) == 1:
+        masks = [select]
+    else:
+        marks = real.groups or tuple(map(str, range(len(real))))
+        drawn = np.array([seeds.fraction("fold", seed, mark) for mark in marks])
+        masks = [(drawn >= SHARE * k) & (drawn < SHARE * (k + 1)) for k in range(FOLDS)]
+    masks = [mask for mask in masks if mask.any() and not mask.all()]
+    parts: dict[str, Labelled] = {}
+    for number, mask in enumerate(masks):
+        parts |= {f"{TRAIN} {number}": real.taken(np.flatnonzero(~mask)), f"{SELECT} {number}": real.taken(np.flatnonzero(mask))}
+    return parts
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """One candidate on every validation part: accuracy over all their images, mean loss."""
+
+    accuracy: float
+    loss: float
+
+
+def choose(trial: Trial, copies: int, train: Callable[[Arm], ArmResult], *, given_rate: bool, unbalanced: bool) -> Choice:
+    """Choose on the validation parts, whose images their candidates do not train on; no test label is read.
+
+    Args:
+        trial: has the parts that `validation` gives, one pair at least.
         copies: classically augmented images of the rival, as many as there are synthetic ones.
         train: trains an arm and tests it.
         given_rate: keep the learning rate of the trial's settings.
         unbalanced: try class weights and oversampling too.
     """
-    short = {"tested": SELECT, "steps": max(1, trial.settings.steps // SHORTER)}
-    tried = (trial.settings.learning_rate,) if given_rate else rates(trial.settings.recogniser, trial.settings.weights)
-    plain = {rate: train(arms.real(TRAIN, learning_rate=rate, **short)) for rate in tried}
-    rate = max(tried, key=lambda r: _score(plain[r]))
-    short["learning_rate"] = rate
-    rivals = {policy: train(arms.rival(policy, copies, TRAIN, **short)) for policy in classical.POLICIES if policy != "none"}
+    count = sum(name.startswith(f"{SELECT} ") for name in trial.parts)
+    steps = max(1, trial.settings.steps // SHORTER)
+
+    def tried(arm: Callable[[str], Arm], rate: float) -> _Tried:
+        changes = {"steps": steps, "learning_rate": rate}
+        results = [train(dataclasses.replace(arm(f"{TRAIN} {k}"), tested=f"{SELECT} {k}", **changes)) for k in range(count)]  # type: ignore[arg-type]
+        return _Tried(float(np.concatenate([result.correct for result in results]).mean()), float(np.mean([result.loss for result in results])))
+
+    candidates = (trial.settings.learning_rate,) if given_rate else rates(trial.settings.recogniser, trial.settings.weights)
+    plain = {rate: tried(arms.real, rate) for rate in candidates}
+    rate = max(candidates, key=lambda r: _score(plain[r]))
+    rivals = {policy: tried(lambda base, p=policy: arms.rival(p, copies, base), rate) for policy in classical.POLICIES if policy != "none"}  # type: ignore[misc]
     rivals["none"] = plain[rate]
     policy = max(rivals, key=lambda p: _score(rivals[p]))
     bases = {"real": plain[rate], "classical": rivals[policy]}
     if unbalanced:
-        bases |= {balance: train(dataclasses.replace(arms.real(TRAIN, **short), name=balance, balance=balance)) for balance in ("weighted", "oversampled")}
+        bases |= {kind: tried(lambda base, b=kind: arms.balanced(b, base), rate) for kind in ("weighted", "oversampled")}  # type: ignore[misc]
     base = max(bases, key=lambda name: _score(bases[name]))
-    found = {"learning_rate": {f"{r:g}": plain[r] for r in tried}, "policy": rivals, "base": bases}
-    scores = {what: {name: round(float(result.correct.mean()), 6) for name, result in each.items()} for what, each in found.items()}
-    return Choice(rate, policy, base, scores, len(trial.parts[SELECT]))
+    found = {"learning_rate": {f"{r:g}": plain[r] for r in candidates}, "policy": rivals, "base": bases}
+    scores = {what: {name: round(result.accuracy, 6) for name, result in each.items()} for what, each in found.items()}
+    return Choice(rate, policy, base, scores, sum(len(trial.parts[f"{SELECT} {k}"]) for k in range(count)))
 
 
-def _score(result: ArmResult) -> tuple[float, float]:
+def _score(tried: _Tried) -> tuple[float, float]:
     """Order by accuracy, then by likelihood."""
-    return float(result.correct.mean()), -result.loss
+    return tried.accuracy, -tried.loss

@@ -118,13 +118,13 @@ class Runner:
 
     def one(self, arm: Arm, repeat: int = 0, of: int = 1) -> ArmResult:
         """Return the result of one repeat of an arm, trained now or kept from before."""
-        title = arm.title + (f", repeat {repeat + 1} of {of}" if of > 1 else "") + (", on validation" if arm.tested == choose.SELECT else "")
+        title = arm.title + (f", repeat {repeat + 1} of {of}" if of > 1 else "") + (", on validation" if arm.tested.startswith(choose.SELECT) else "")
         found = self.kept.get(self.trial, arm, repeat)
         if found is None:
             with self.progress.stage(title, arm.steps or self.trial.settings.steps):
                 found = arms.run(self.trial, arm, repeat, self.progress)
             self.kept.put(self.trial, arm, found)
-        images = "validation" if arm.tested == choose.SELECT else "unseen real"
+        images = "validation" if arm.tested.startswith(choose.SELECT) else "unseen real"
         self.progress.say(f"{title}: {100 * found.correct.mean():.1f} % of {len(found.correct):,} {images} images right")
         return found
 
@@ -152,7 +152,7 @@ def conduct(trial: Trial, planned: Plan, *, kept: Kept | None = None, progress: 
     sets = trial.sets if trial.apart else ("",)
     copies = max(len(trial.parts[name]) for name in trial.sets)
     choice = Choice(trial.settings.learning_rate)
-    if planned.chooses and len(trial.parts[choose.SELECT]):
+    if planned.chooses and f"{choose.SELECT} 0" in trial.parts:
         choice = choose.choose(trial, copies, runner.one, given_rate=planned.given_rate, unbalanced=planned.unbalanced)
         trial = dataclasses.replace(trial, settings=dataclasses.replace(trial.settings, learning_rate=choice.learning_rate))
         runner = dataclasses.replace(runner, trial=trial)
@@ -195,7 +195,7 @@ def random_encoder(trial: Trial) -> Encoder:
 
 
 def _balanced(planned: Plan) -> list[Arm]:
-    return [dataclasses.replace(arms.real(), name=balance, balance=balance) for balance in ("weighted", "oversampled")] if planned.unbalanced else []
+    return [arms.balanced(balance) for balance in ("weighted", "oversampled")] if planned.unbalanced else []
 
 
 def _curve(runner: Runner, planned: Plan, own: Mapping[str, tuple[Arm, ...]]) -> list[ArmResult]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from datagen import seeds, storage
 from datagen.errors import InputError, SafetyError, UsageError
-from datagen.evaluation import statistics
+from datagen.evaluation import choose, statistics
 from datagen.evaluation.arms import Labelled
 from datagen.progress import Progress
 from datagen.reading.shards import Loaded, load
@@ -93,11 +93,10 @@ class Inputs:
         height, width, channels = self.real.images.shape[1:]
         return channels, height, width
 
-    def parts(self) -> dict[str, Labelled]:
-        """Return every set of images by the name that arms know it by."""
-        rows = {"train": np.flatnonzero(~self.select), "select": np.flatnonzero(self.select)}
+    def parts(self, seed: int) -> dict[str, Labelled]:
+        """Return every set of images by the name that arms know it by; the seed decides the validation parts."""
         native = {} if self.native is None else {"native": self.native[0], "native test": self.native[1]}
-        return {**self.synthetic, "real": self.real, "test": self.test, **{name: self.real.taken(found) for name, found in rows.items()}, **native}
+        return {**self.synthetic, "real": self.real, "test": self.test, **choose.validation(self.real, self.select, seed), **native}
 
 
 def gather(asked: Asked, recipe: Recipe, *, progress: Progress, report: Path | None = None) -> Inputs:

@@ -37,7 +37,7 @@ class Sizes:
     """What a plan depends on: real and unseen images, synthetic sets, classes, shape (channels, height, width), imbalance, cost of the native size.
 
     `imbalance` is the largest class by the smallest; `native` how many times more pixels the real images have at their own size
-    than at the synthetic images', 0 where they have no more.
+    than at the synthetic images', 0 where they have no more; `select` counts the validation part.
     """
 
     real: int
@@ -47,6 +47,7 @@ class Sizes:
     shape: tuple[int, int, int]
     imbalance: float = 1.0
     native: float = 0.0
+    select: int = 1000
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,10 @@ def _runs(planned: Plan, sizes: Sizes) -> float:
     """Return how many trainings of an arm's length the plan comes to."""
     shared = (2 + 2 * planned.unbalanced) * planned.repeats + planned.native + 1
     own = 2 * planned.repeats + (planned.curve / 2 if planned.curve else 0) + planned.sweeps * (len(RATIOS) + len(AMOUNTS))
-    chosen = choose.runs(planned.settings.recogniser, given_rate=planned.given_rate, unbalanced=planned.unbalanced) / choose.SHORTER
+    chosen = (
+        choose.runs(planned.settings.recogniser, given_rate=planned.given_rate, unbalanced=planned.unbalanced, folds=choose.folds(sizes.select))
+        / choose.SHORTER
+    )
     points = len(curve.sizes(sizes.real, sizes.classes)) + 1
     return shared + own * sizes.sets + planned.chooses * chosen + planned.curve * points / 2
 

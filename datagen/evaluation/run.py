@@ -184,7 +184,9 @@ def _planned(job: Job, found: Inputs) -> Plan:
 def _sizes(job: Job, found: Inputs) -> plan.Sizes:
     pixels = 0.0 if found.native is None else found.native[0].images[0].size / found.real.images[0].size
     sets = 1 if job.recipe.replicates else len(found.sets)
-    return plan.Sizes(len(found.real), len(found.test), sets, len(found.classes), found.shape, plan.imbalance(found.real.labels), pixels)
+    return plan.Sizes(
+        len(found.real), len(found.test), sets, len(found.classes), found.shape, plan.imbalance(found.real.labels), pixels, int(found.select.sum())
+    )
 
 
 def _describe(found: Inputs) -> str:
@@ -243,7 +245,7 @@ def _trial(job: Job, found: Inputs, planned: Plan) -> Trial:
     focus = job.recipe.focus
     if focus is not None and focus not in found.classes:
         raise UsageError(f"unknown class {focus!r}", where="--focus", hint=nearest(focus, found.classes))
-    parts = found.parts()
+    parts = found.parts(job.recipe.seed)
     hashes = {name: part.digest() for name, part in parts.items()} | {"command": job.recipe.train_command or ""}
     own = None if job.recipe.train_command is None else (job.recipe.train_command, job.folder)
     return Trial(
