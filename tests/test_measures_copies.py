@@ -93,7 +93,7 @@ def context(real: np.ndarray, synthetic: np.ndarray, test: np.ndarray) -> Contex
 
 
 def measured(real: np.ndarray, synthetic: np.ndarray, test: np.ndarray) -> tuple[Finding, Finding]:
-    first, second = Copies().measure(context(real, synthetic, test))
+    first, second, *_ = Copies().measure(context(real, synthetic, test))
     return first, second
 
 

@@ -19,8 +19,8 @@ from datagen.records import Dataset, Recipe
 from datagen.sources import cache, scan, split
 
 MANIFEST = "manifest.json"
-LARGEST, LARGER = 128, 1.1
-"""longest side of real images at their own size, in pixels, and how many times more pixels than the synthetic ones they must have to be shown so"""
+LARGEST, LARGER = 4.0, 1.1
+"""how many times more pixels than the synthetic images real ones at their own size have at most, and must have to be shown so"""
 NOTICEABLE, FAR = 0.02, 0.1
 """differences that unseen images, and those of one class, should be able to show; more is said beforehand"""
 
@@ -180,9 +180,10 @@ def _too_few(labels: np.ndarray, classes: tuple[str, ...]) -> list[str]:
 def _native(
     dataset: Dataset, shape: tuple[int, int, int], reading: Recipe, rows: tuple[np.ndarray, np.ndarray], progress: Progress
 ) -> tuple[Labelled, Labelled] | None:
-    """Return the training and unseen real images at the size of the median image, at most 128 pixels a side; None where that is no larger."""
+    """Return the training and unseen real images at the size of the median image, at most four times the pixels; None where that is no larger."""
     middle = np.median(dataset.sizes, axis=0)
-    height, width = (max(8, round(float(side) * min(1.0, LARGEST / middle.max()))) for side in middle)
+    scale = min(1.0, float(np.sqrt(LARGEST * shape[1] * shape[2] / middle.prod())))
+    height, width = (max(8, round(float(side) * scale)) for side in middle)
     if height * width <= LARGER * shape[1] * shape[2]:
         return None
     pixels = cache.pixels(dataset, (shape[0], height, width), reading, progress=progress)

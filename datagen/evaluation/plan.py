@@ -179,7 +179,7 @@ def _runs(planned: Plan, sizes: Sizes) -> float:
 
 def _usual(planned: Plan, sizes: Sizes) -> float:
     """Return the runs of a plan with usual repeats, one set and no sweeps, so that what is asked on top takes longer, not shorter arms."""
-    usual = dataclasses.replace(planned, repeats=MORE_REPEATS if sizes.test < FEW else REPEATS, curve=1, sweeps=False, chooses=True, native=0.0)
+    usual = dataclasses.replace(planned, repeats=MORE_REPEATS if sizes.test < FEW else REPEATS, curve=1, sweeps=False, chooses=True)
     return _runs(usual, dataclasses.replace(sizes, sets=1))
 
 

@@ -11,14 +11,14 @@ import numpy as np
 
 from datagen.evaluation import statistics
 from datagen.evaluation.experiment import Context
-from datagen.evaluation.measures import drawing, membership, wording
+from datagen.evaluation.measures import drawing, leaks, membership, wording
 from datagen.evaluation.measures.alignment import Aligned, Known, mirrored
 from datagen.evaluation.measures.downstream import ends
 from datagen.evaluation.measures.search import closest, descriptors
 from datagen.records import Finding
 
 LIMIT = 5_000
-PAIRS, LISTED = 12, 100
+PAIRS, LISTED = 12, 1000
 QUANTILES = (0, 1, 5, 25, 50, 75, 95, 100)
 RESIDUAL, RATIO = 10.5, 0.5
 """grey levels and ratio (see `alignment.Aligned`) that no copy exceeds: score 1"""
@@ -40,7 +40,7 @@ _COPIES = {
     "share": "near by checked; about 0.01 is expected of fresh images",
     **wording.documented("share", wording.share_keys("near by checked")),
     "equal_pixels": "synthetic images, of all, with exactly the pixels of a training image, mirrored ones included",
-    "equal": "the first hundred of them",
+    "equal": "the first thousand of them",
     "equal.synthetic": "the synthetic image",
     "equal.real": "the training image",
     **wording.documented("equal.*", _PLACE),
@@ -53,7 +53,7 @@ _COPIES = {
     "unseen_likely": "unseen real images with a score of at most 1",
     "unseen_named": "unseen real images with a score of at most `limit`: false alarms, or copies among the real images",
     "unseen_copies": "unseen real images with a score of at most 0.5: plainly copies of training images; they do not lower `limit`",
-    "copies": "those with a score of at most 1, plainest first, at most 100",
+    "copies": "those with a score of at most 1, plainest first, at most 1,000",
     "copies.synthetic": "the synthetic image",
     "copies.real": "the training image",
     **wording.documented("copies.*", _PLACE),
@@ -96,10 +96,10 @@ _MEMBERSHIP = {
 class Copies:
     """Synthetic images that repeat training images: nearness in features, copies confirmed by pixels, membership."""
 
-    keys: Mapping[str, str] = {**wording.documented("copies", _COPIES), **wording.documented("copies_membership", _MEMBERSHIP)}
+    keys: Mapping[str, str] = {**wording.documented("copies", _COPIES), **wording.documented("copies_membership", _MEMBERSHIP), **leaks.KEYS}
 
     def measure(self, context: Context) -> Iterator[Finding]:
-        """Yield "copies" (share nearer than 99 % of unseen real images, after van den Burg & Williams 2021) and "copies membership".
+        """Yield "copies" (share nearer than 99 % of unseen real images, after van den Burg & Williams 2021), "copies membership" and "leaks".
 
         At most 5,000 synthetic and 5,000 unseen real images are checked against every training image; equal pixels are
         looked for in all synthetic images.
@@ -115,6 +115,8 @@ class Copies:
         share = details["share"]
         yield Finding("copies", share["mean"], share["low"], share["high"], _sentence(details), details)
         yield _membership(context, known)
+        unseen = found["test"]
+        yield leaks.finding(context, unseen.rows[unseen.scores <= PLAIN], len(unseen.rows))
 
 
 @dataclass(frozen=True)
