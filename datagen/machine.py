@@ -1,4 +1,4 @@
-"""What this machine offers: the processors this process may use, and the device that computes."""
+"""What this machine offers: the processors this process may use, the device that computes, and the cache folder."""
 
 from __future__ import annotations
 
@@ -43,3 +43,11 @@ def device(wanted: str) -> str:
     if not there.get(wanted):
         raise ResourceError(NONE.format(wanted), where="--device", hint=AUTO)
     return wanted
+
+
+def cache_folder() -> Path:
+    """Return the folder of everything that can be made anew: $DATAGEN_CACHE, else the user's own cache folder."""
+    import platformdirs
+
+    given = os.environ.get("DATAGEN_CACHE")
+    return Path(given) if given else Path(platformdirs.user_cache_dir("datagen", appauthor=False))

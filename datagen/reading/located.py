@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 
-from datagen import seeds, storage
+from datagen import machine, seeds, storage
 from datagen.errors import ArtefactError, InputError
 from datagen.formats.folder import Folder
 from datagen.formats.names import class_folders
@@ -127,7 +126,7 @@ def _listed(found: ShardSet) -> Located:
 def _packed(found: ShardSet) -> Located:
     """Unpack the images of one-file shards, once, into one file below the cache folder that every process reads in place."""
     key = seeds.digest("pack", *(note.sha256 for note in found.notes)).hex()[:32]
-    folder = cache_folder() / "shards" / key
+    folder = machine.cache_folder() / "shards" / key
     index = _index(folder, found.images)
     if index is None:
         _pack(found, folder)
@@ -173,9 +172,3 @@ def _pack(found: ShardSet, folder: Path) -> None:
     if labels[:-1, 0].max(initial=0) >= len(found.classes):
         raise ArtefactError("has labels that are no class", where=found.root)
     storage.create(folder / INDEX, labels.astype(np.int64).tobytes(), again=True)
-
-
-def cache_folder() -> Path:
-    """Return the folder of what can be made anew: $DATAGEN_CACHE, else the user's cache folder."""
-    given = os.environ.get("DATAGEN_CACHE")
-    return Path(given) if given else Path(platformdirs.user_cache_dir("datagen"))

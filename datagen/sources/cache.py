@@ -10,13 +10,13 @@ from typing import Any, BinaryIO
 import numpy as np
 import PIL
 
-from datagen import seeds, storage
+from datagen import machine, seeds, storage
 from datagen.errors import ArtefactError, InputError, OutputError
 from datagen.progress import Progress
 from datagen.records import SCHEMA, Dataset, Recipe
 from datagen.sources import origin
 from datagen.sources.decode import VERSION, Decoded, to_shape
-from datagen.sources.look import cache_root, digest
+from datagen.sources.look import digest
 
 _SPARE = 64 << 20
 
@@ -39,7 +39,7 @@ def pixels(dataset: Dataset, shape: tuple[int, int, int], recipe: Recipe, *, pro
     """
     channels, height, width = shape
     key = seeds.digest(dataset.digests.tobytes(), *shape, recipe.resize, VERSION, PIL.__version__).hex()[:40]
-    file = cache_root() / "pixels" / f"{key}.u8"
+    file = machine.cache_folder() / "pixels" / f"{key}.u8"
     rows = (len(dataset), height, width, channels)
     if not _intact(file, rows):
         _make(file, dataset, shape, recipe, progress or Progress(quiet=True))

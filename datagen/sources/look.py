@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import PIL
 
-from datagen import seeds, storage
+from datagen import machine, seeds, storage
 from datagen.errors import InputError, OutputError
 from datagen.progress import Progress
 from datagen.sources import decode, origin
@@ -24,14 +24,6 @@ from datagen.sources.listing import Listing
 DIGEST = 16
 _MARK = b"datagen scan 2\n"
 _STAMPS = 4
-
-
-def cache_root() -> Path:
-    """Return the folder of everything that can be made anew: $DATAGEN_CACHE, else the user's own cache folder."""
-    import platformdirs
-
-    given = os.environ.get("DATAGEN_CACHE")
-    return Path(given) if given else Path(platformdirs.user_cache_dir("datagen", appauthor=False))
 
 
 def digest(pixels: np.ndarray) -> bytes:
@@ -98,7 +90,7 @@ def look(listing: Listing, progress: Progress, *, max_pixels: int, threads: int)
     """
     base, paths = listing.base, listing.paths
     looks, stamps = Looks.blank(len(paths)), _stamps(base, paths)
-    kept = cache_root() / "scans" / f"{seeds.digest(listing.root, base, max_pixels, decode.VERSION, PIL.__version__).hex()[:32]}.bin"
+    kept = machine.cache_folder() / "scans" / f"{seeds.digest(listing.root, base, max_pixels, decode.VERSION, PIL.__version__).hex()[:32]}.bin"
     known = _recall(kept, paths, stamps, looks)
     missing = np.flatnonzero(~known)
     progress.advance(int(known.sum()))
