@@ -18,6 +18,7 @@ from datagen.errors import DatagenError, FailedUnder, InputError, UsageError
 from datagen.evaluation import arms, choose, plan
 from datagen.evaluation.arms import Arm, Labelled, Trial
 from datagen.progress import Progress
+from datagen.recogniser.fit import Settings
 
 __all__ = ["_no_timing", "folders"]
 Make = Callable[..., Path]
@@ -61,7 +62,7 @@ def test_everything_is_chosen_and_swept_when_asked(folders: dict[str, Path], mak
     for path in sorted((folders["real"] / "class1").iterdir())[8:]:
         path.unlink()
     found = call(folders, tmp_path / "r", quick=False, full=True, repeats=1, steps=9)
-    assert set(found["chosen"]["scores"]) == {"learning_rate", "policy", "base"}
+    assert set(found["chosen"]["scores"]) == {"learning_rate", "augment", "policy", "base"}
     assert set(found["chosen"]["scores"]["base"]) == {"real", "classical", "weighted", "oversampled"}
     assert found["chosen"]["images"] > 0 and found["verdict"]["base"] == found["chosen"]["base"]
     assert found["measured"]["settings"]["steps"] == 9
@@ -151,3 +152,26 @@ def test_small_sets_are_validated_on_three_disjoint_fifths() -> None:
     large = choose.validation(Labelled(np.zeros((900, 4, 4, 1), np.uint8), np.zeros(900, np.int64)), np.arange(900) < 250, 0)
     assert (len(large["train 0"]), len(large["select 0"]), len(large)) == (650, 250, 2)
     assert choose.validation(real, np.zeros(200, bool), 0).keys() == found.keys()
+
+
+@pytest.mark.parametrize(("plain", "mirrored", "chosen"), [(0.8, 0.9, "shift,mirror"), (0.8, 0.83, "shift"), (0.8, 0.8, "shift"), (1.0, 1.0, "shift")])
+def test_mirroring_must_be_plainly_better(plain: float, mirrored: float, chosen: str) -> None:
+    ways = {"shift": choose._Tried(plain, 0.5), "shift,mirror": choose._Tried(mirrored, 0.1)}
+    assert choose._mirrored(ways, "shift", 100) == chosen, "one standard error of 100 images is 4 points"
+
+
+def test_a_mirrored_class_is_another_class_and_a_symmetric_set_may_be_mirrored() -> None:
+    rng = np.random.default_rng(0)
+
+    def sided(count: int) -> Labelled:
+        labels = rng.integers(0, 2, count)
+        images = rng.integers(0, 80, (count, 8, 8, 1), dtype=np.uint8)
+        for image, label in zip(images, labels, strict=True):
+            image[:, 4 * label : 4 * label + 4] += 120
+        return Labelled(images, labels)
+
+    parts = {"real": sided(60), "train 0": sided(40), "select 0": sided(40), "test": sided(10), "synthetic": sided(40)}
+    trial = Trial(parts, ("left", "right"), Settings(steps=60, batch=16, width=4, augment="shift"), 0)
+    found = choose.choose(trial, 40, lambda arm: arms.run(trial, arm, 0), given_rate=True, unbalanced=False)
+    assert found.augment == "shift" and found.scores["augment"]["shift"] > found.scores["augment"]["shift,mirror"]
+    assert found.policy != "flips" and found.parts == 1

@@ -181,6 +181,13 @@ def test_zoom_keeps_the_middle_and_the_sides_in_place() -> None:
     assert torch.equal(augment.augment(image, (), torch.Generator()), image)
 
 
+def test_mirroring_turns_about_half_of_the_images() -> None:
+    images = torch.arange(64.0).reshape(1, 1, 8, 8).repeat(200, 1, 1, 1)
+    found = augment.augment(images, ("mirror",), torch.Generator().manual_seed(0))
+    turned = sum(torch.equal(one, images[0].flip(2)) for one in found)
+    assert 70 < turned < 130 and turned + sum(torch.equal(one, images[0]) for one in found) == 200
+
+
 def test_an_unknown_augmentation_is_refused() -> None:
     with pytest.raises(UsageError, match="did you mean 'shift'"):
         augment.parse("shfit")

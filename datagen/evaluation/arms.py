@@ -81,6 +81,7 @@ class Arm:
         balance: "natural", "weighted" (rarer classes count more in the loss) or "oversampled" (they are shown more often).
         steps: where other than all arms'.
         learning_rate: likewise.
+        augment: likewise; "" is all arms'.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Arm:
     balance: str = "natural"
     steps: int | None = None
     learning_rate: float | None = None
+    augment: str = ""
 
     @property
     def title(self) -> str:
@@ -251,7 +253,9 @@ def train(trial: Trial, arm: Arm, parts: list[Labelled], seed: int, progress: Pr
     """Train a recogniser on the parts of an arm, by their shares of every batch."""
     soft = any(part.soft is not None for part in parts)
     classes = len(trial.classes)
-    settings = dataclasses.replace(trial.settings, steps=arm.steps or trial.settings.steps, learning_rate=arm.learning_rate or trial.settings.learning_rate)
+    usual = trial.settings
+    steps, rate, augment = arm.steps or usual.steps, arm.learning_rate or usual.learning_rate, arm.augment or usual.augment
+    settings = dataclasses.replace(usual, steps=steps, learning_rate=rate, augment=augment)
     mix = Mix(tuple(part.share for part in arm.parts), _weights(parts, classes) if arm.balance == "weighted" else (), arm.balance == "oversampled")
     return fit(
         [part.images for part in parts],

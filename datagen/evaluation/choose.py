@@ -1,8 +1,9 @@
-"""What is chosen on the validation part of the real images: learning rate, policy of the classical rival, the arm that synthetic images must beat."""
+"""What is chosen on the validation part of the real images: learning rate, mirroring, the classical rival's policy, the arm to beat."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -18,6 +19,8 @@ SHORTER = 3
 RATES: Mapping[str, tuple[float, ...]] = {"small": (0.2, 0.1, 0.4)}
 OTHER_RATES = (0.05, 0.01, 0.2)
 """learning rates tried, the first one where they tie or nothing is tried"""
+MIRROR = "mirror"
+"""augmentation that is tried beside the usual one"""
 RIVAL = "geometric"
 """policy of the classical rival where nothing is tried"""
 SELECT, TRAIN = "select", "train"
@@ -35,6 +38,8 @@ class Choice:
         base: the arm without synthetic images that real + synthetic is compared with.
         scores: accuracy on the validation part, by what was chosen and by candidate; empty where nothing was tried.
         images: of all validation parts.
+        augment: of the recogniser in every arm; "" as its settings have it.
+        parts: validation parts; each candidate trained once for each.
     """
 
     learning_rate: float
@@ -42,11 +47,13 @@ class Choice:
     base: str = "real"
     scores: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     images: int = 0
+    augment: str = ""
+    parts: int = 0
 
 
 def runs(recogniser: str, *, given_rate: bool, unbalanced: bool, folds: int = 1) -> int:
     """Return how many recognisers `choose` trains."""
-    return folds * ((1 if given_rate else len(rates(recogniser))) + len(classical.POLICIES) - 1 + 2 * unbalanced)
+    return folds * ((1 if given_rate else len(rates(recogniser))) + 1 + len(classical.POLICIES) - 1 + 2 * unbalanced)
 
 
 def rates(recogniser: str, weights: str | None = None) -> tuple[float, ...]:
@@ -104,24 +111,39 @@ def choose(trial: Trial, copies: int, train: Callable[[Arm], ArmResult], *, give
     count = sum(name.startswith(f"{SELECT} ") for name in trial.parts)
     steps = max(1, trial.settings.steps // SHORTER)
 
-    def tried(arm: Callable[[str], Arm], rate: float) -> _Tried:
-        changes = {"steps": steps, "learning_rate": rate}
+    def tried(arm: Callable[[str], Arm], rate: float, augment: str) -> _Tried:
+        changes = {"steps": steps, "learning_rate": rate, "augment": augment}
         results = [train(dataclasses.replace(arm(f"{TRAIN} {k}"), tested=f"{SELECT} {k}", **changes)) for k in range(count)]  # type: ignore[arg-type]
         return _Tried(float(np.concatenate([result.correct for result in results]).mean()), float(np.mean([result.loss for result in results])))
 
     candidates = (trial.settings.learning_rate,) if given_rate else rates(trial.settings.recogniser, trial.settings.weights)
-    plain = {rate: tried(arms.real, rate) for rate in candidates}
-    rate = max(candidates, key=lambda r: _score(plain[r]))
-    rivals = {policy: tried(lambda base, p=policy: arms.rival(p, copies, base), rate) for policy in classical.POLICIES if policy != "none"}  # type: ignore[misc]
-    rivals["none"] = plain[rate]
+    usual = trial.settings.augment
+    by_rate = {rate: tried(arms.real, rate, usual) for rate in candidates}
+    rate = max(candidates, key=lambda r: _score(by_rate[r]))
+    images = sum(len(trial.parts[f"{SELECT} {k}"]) for k in range(count))
+    ways = {usual: by_rate[rate], f"{usual},{MIRROR}": tried(arms.real, rate, f"{usual},{MIRROR}")}
+    augment = _mirrored(ways, usual, images)
+    plain = ways[augment]
+    rivals = {policy: tried(lambda base, p=policy: arms.rival(p, copies, base), rate, augment) for policy in classical.POLICIES if policy != "none"}  # type: ignore[misc]
+    rivals["none"] = plain
     policy = max(rivals, key=lambda p: _score(rivals[p]))
-    bases = {"real": plain[rate], "classical": rivals[policy]}
+    bases = {"real": plain, "classical": rivals[policy]}
     if unbalanced:
-        bases |= {kind: tried(lambda base, b=kind: arms.balanced(b, base), rate) for kind in ("weighted", "oversampled")}  # type: ignore[misc]
+        bases |= {kind: tried(lambda base, b=kind: arms.balanced(b, base), rate, augment) for kind in ("weighted", "oversampled")}  # type: ignore[misc]
     base = max(bases, key=lambda name: _score(bases[name]))
-    found = {"learning_rate": {f"{r:g}": plain[r] for r in candidates}, "policy": rivals, "base": bases}
+    found = {"learning_rate": {f"{r:g}": by_rate[r] for r in candidates}, "augment": ways, "policy": rivals, "base": bases}
     scores = {what: {name: round(result.accuracy, 6) for name, result in each.items()} for what, each in found.items()}
-    return Choice(rate, policy, base, scores, sum(len(trial.parts[f"{SELECT} {k}"]) for k in range(count)))
+    return Choice(rate, policy, base, scores, images, augment, count)
+
+
+def _mirrored(ways: Mapping[str, _Tried], usual: str, images: int) -> str:
+    """Return the augmentation with mirror images where it is better by more than one standard error, else the usual one.
+
+    Mirroring changes the meaning of signs and letters, so a lucky tie must not bring it in.
+    """
+    other = next(way for way in ways if way != usual)
+    error = math.sqrt(max(ways[usual].accuracy * (1 - ways[usual].accuracy), 0.25 / images) / images)
+    return other if ways[other].accuracy > ways[usual].accuracy + error else usual
 
 
 def _score(tried: _Tried) -> tuple[float, float]:

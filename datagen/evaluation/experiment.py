@@ -154,7 +154,7 @@ def conduct(trial: Trial, planned: Plan, *, kept: Kept | None = None, progress: 
     choice = Choice(trial.settings.learning_rate)
     if planned.chooses and f"{choose.SELECT} 0" in trial.parts:
         choice = choose.choose(trial, copies, runner.one, given_rate=planned.given_rate, unbalanced=planned.unbalanced)
-        trial = dataclasses.replace(trial, settings=dataclasses.replace(trial.settings, learning_rate=choice.learning_rate))
+        trial = dataclasses.replace(trial, settings=dataclasses.replace(trial.settings, learning_rate=choice.learning_rate, augment=choice.augment))
         runner = dataclasses.replace(runner, trial=trial)
     own = {name: arms.with_synthetic(name, trial.parts, name or trial.sets[0], trial.parts["real"]) for name in sets}
     shared = [arms.real(), arms.rival(choice.policy, copies), *_balanced(planned)]

@@ -1,4 +1,4 @@
-"""Augmentation that keeps labels: small shifts, zooms and changes of contrast, never a mirror image."""
+"""Augmentation of the judge: small shifts, zooms and changes of contrast; mirror images only where they are asked for."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from datagen.errors import UsageError, nearest
 
-POLICIES = ("shift", "zoom", "contrast")
+POLICIES = ("shift", "zoom", "contrast", "mirror")
 ZOOM, CONTRAST = 0.1, 0.2
 
 
@@ -36,6 +36,9 @@ def augment(images: torch.Tensor, parts: tuple[str, ...], generator: torch.Gener
     if "contrast" in parts:
         factor = 1 + CONTRAST * (2 * torch.rand(len(images), 1, 1, 1, generator=generator) - 1)
         images = images * factor.to(images.device)
+    if "mirror" in parts:
+        turned = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
+        images = torch.where(turned[:, None, None, None], images.flip(3), images)
     if "zoom" in parts:
         return _zoomed(images, generator, shift="shift" in parts)
     return _shifted(images, generator) if "shift" in parts else images

@@ -34,7 +34,7 @@ class Settings:
         weight_decay: on weights of convolutions and linear layers alone.
         momentum: Nesterov's.
         smoothing: share of a label spread over all classes (Szegedy et al. 2016).
-        augment: some of shift, zoom, contrast, or none.
+        augment: some of shift, zoom, contrast, mirror, or none.
         width: of the small net's first stage; None plans it.
         precision: "fp32" or "bf16" (autocast).
         layout: "contiguous" or "channels-last".

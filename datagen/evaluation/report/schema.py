@@ -68,10 +68,12 @@ KEYS: Mapping[str, str] = {
     "sets.*.images": "synthetic images of the set",
     "chosen": "what was chosen on the validation part of the real images; no test label was read for it",
     "chosen.learning_rate": "of every arm, at its peak",
+    "chosen.augment": "of the recogniser, equal for all arms: with mirror where that is plainly better; empty where nothing was chosen",
+    "chosen.parts": "validation parts; candidates are trained once for each",
     "chosen.policy": "of the classically augmented copies: none, geometric, colour or flips",
     "chosen.base": "the arm without synthetic images that real + synthetic is compared with in the verdict",
     "chosen.images": "of the validation part; 0 where nothing was chosen",
-    "chosen.scores": "accuracy on the validation part, by what was chosen (learning_rate, policy, base) and by candidate",
+    "chosen.scores": "accuracy on the validation part, by what was chosen (learning_rate, augment, policy, base) and by candidate",
     "chosen.scores.*.*": "fraction, after a third of the steps",
     "tested": "how the unseen real images were used",
     "tested.sha256": "decided by their pixels and labels",
@@ -196,7 +198,8 @@ def _number(value: float) -> float | None:
 
 
 def _data(found: Inputs, hashes: Mapping[str, str]) -> dict[str, Any]:
-    described = {key: {**value, "sha256": hashes[key]} if key in {"real", "test"} else value for key, value in found.described.items()}
+    shown = {key: value for key, value in found.described.items() if key != "command"}
+    described = {key: {**value, "sha256": hashes[key]} if key in {"real", "test"} else value for key, value in shown.items()}
     return described | {"synthetic": {name: {**value, "sha256": hashes[name]} for name, value in found.described["synthetic"].items()}}
 
 

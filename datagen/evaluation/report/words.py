@@ -77,7 +77,7 @@ def saw(context: Context, found: Inputs, planned: Plan) -> list[str]:
     resized = (
         f"Real images were brought to the shape of the synthetic ones, {height}x{width} {'grey' if channels == 1 else 'RGB'} ({found.described['resize']})"
     )
-    native = "; real at its own size is the same recogniser on the real images as large as they are, at most 128 pixels a side" if planned.native else ""
+    native = "; real at its own size is the same recogniser on the real images as large as they are, at most four times the pixels" if planned.native else ""
     return [
         _recogniser(context, found, planned),
         *_arms(context, found),
@@ -96,7 +96,9 @@ def _recogniser(context: Context, found: Inputs, planned: Plan) -> str:
     s, many = planned.settings, f"{planned.repeats} {'repeat' if planned.repeats == 1 else 'repeats'} an arm"
     if found.described.get("command"):
         return f"Every arm trains by the user's own command ({found.described['command']}); {many}."
-    augmented = f"changed at random by {s.augment.replace(',', ' and ')}, never mirrored" if s.augment != "none" else "not augmented"
+    way = context.choice.augment or s.augment
+    mirrored = "" if "mirror" in way else ", never mirrored"
+    augmented = f"changed at random by {way.replace(',', ' and ')}{mirrored}" if way != "none" else "not augmented"
     begin = "begins with the same file of weights" if s.weights else "from scratch"
     rate = context.choice.learning_rate or s.learning_rate
     return (
@@ -135,8 +137,8 @@ def _validation(context: Context, planned: Plan) -> str:
             "Nothing was chosen on validation: learning rate and policy of the copies are the usual or given ones, and real + synthetic is compared with "
             f"{ARMS.get(choice.base, choice.base)}."
         )
-    titles = {"learning_rate": "the learning rate", "policy": "the policy of the classical copies", "base": "the arm to beat"}
-    won = {"learning_rate": f"{choice.learning_rate:g}", "policy": choice.policy, "base": choice.base}
+    titles = {"learning_rate": "the learning rate", "augment": "the augmentation", "policy": "the policy of the classical copies", "base": "the arm to beat"}
+    won = {"learning_rate": f"{choice.learning_rate:g}", "augment": choice.augment, "policy": choice.policy, "base": choice.base}
     said = []
     for what, title in titles.items():
         scores = choice.scores.get(what, {})
@@ -146,9 +148,13 @@ def _validation(context: Context, planned: Plan) -> str:
         said.append(f"{title} {name} ({own}{', '.join(others) or 'nothing else was tried'})")
     steps = max(1, planned.settings.steps // SHORTER)
     return (
-        f"A validation part of {choice.images:,} of the real training images decided, before any unseen image was scored on, {'; '.join(said)}. "
+        f"{_parts(choice.parts)} {choice.images:,} of the real training images decided, before any unseen image was scored on, {'; '.join(said)}. "
         f"Candidates train on the other real images for {steps:,} steps, a third; the arms then train on all of them."
     )
+
+
+def _parts(count: int) -> str:
+    return "A validation part of" if count <= 1 else f"{count} disjoint validation parts, together"
 
 
 def _curve(context: Context) -> list[str]:
