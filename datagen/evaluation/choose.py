@@ -24,7 +24,7 @@ MIRROR = "mirror"
 RIVAL = "geometric"
 """policy of the classical rival where nothing is tried"""
 SELECT, TRAIN = "select", "train"
-FEW, FOLDS, SHARE = 200, 3, 0.2
+FEW, FOLDS, SHARE = 100, 3, 0.2
 """below so many validation images choices are made on three disjoint fifths of the real training images instead"""
 
 
