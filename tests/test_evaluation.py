@@ -308,7 +308,7 @@ def test_plans_grow_with_the_images_and_respect_slow_machines(monkeypatch: pytes
     quick = made(900, quick=True)
     assert (quick.settings.steps, quick.repeats, quick.chooses, quick.curve) == (50, 1, False, 0)
     assert (made(900).repeats, made(900, test=400).repeats, made(900, test=400, repeats=2).repeats) == (3, 5, 2)
-    slow = made(60_000, rate=50.0)
+    slow = made(60_000, rate=30.0)
     assert slow.limited and slow.settings.steps == plan.FEWEST_STEPS
     assert not made(60_000, rate=100.0, deterministic=True).limited
     assert made(60_000, steps=7, rate=1.0).settings.steps == 7
