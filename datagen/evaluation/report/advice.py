@@ -42,7 +42,7 @@ def _shortcut(report: Mapping[str, Any]) -> list[str]:
         return []
     return [
         "The recogniser takes blur for the class in focus: its synthetic images are told by their look, not by what they show. "
-        "Make synthetic images of the other classes too (datagen synthesize without --classes), or fit longer so that they are as sharp."
+        "Make synthetic images of the other classes too, not of this one alone, or fit longer so that they are as sharp."
     ]
 
 
