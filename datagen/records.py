@@ -120,7 +120,7 @@ class Recipe(BaseModel):
     train_command: str | None = setting(JUDGE, 'your own training instead of the recogniser: "python train.py {train} {test} {predictions}", {seed} too')
     repeats: int | None = setting(JUDGE, "independent repeats of every arm; planned: 3", ge=1, le=1000)
     steps: Count | None = setting(JUDGE, "optimisation steps of every arm; planned from the real set")
-    judge_batch: int = setting(JUDGE, "images a step of the recogniser", 128, ge=2, le=65536)
+    judge_batch: int | None = setting(JUDGE, "images a step of the recogniser; planned: 32, 64 or 128 by the real images", ge=2, le=65536)
     judge_learning_rate: Positive | None = setting(JUDGE, "of the recogniser at its peak; chosen on validation", le=10)
     quick: bool = setting(JUDGE, "one repeat and a fifth of the steps; for a first look", False)
     full: bool = setting(JUDGE, "also sweep ratio and amount of synthetic images, and repeat the learning curve", False)

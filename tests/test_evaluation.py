@@ -303,10 +303,11 @@ def test_plans_grow_with_the_images_and_respect_slow_machines(monkeypatch: pytes
         monkeypatch.setattr(timing, "choose", lambda s, *rest, **options: timing.Timed(s, 1, rate, {}))
         return plan.make(Recipe(**settings), Sizes(images, test, sets, 10, (1, 8, 8)), device="cpu")
 
-    assert made(900).settings.steps == 251
-    assert made(60_000).settings.steps == 2522
+    assert (made(900).settings.steps, made(900).settings.batch, made(900).settings.learning_rate) == (501, 32, 0.1)
+    assert (made(60_000).settings.steps, made(60_000).settings.batch, made(60_000).settings.learning_rate) == (2522, 128, 0.2)
+    assert (made(5000).settings.batch, made(900, judge_batch=96).settings.batch, made(5000).settings.learning_rate) == (64, 96, 0.14)
     quick = made(900, quick=True)
-    assert (quick.settings.steps, quick.repeats, quick.chooses, quick.curve) == (50, 1, False, 0)
+    assert (quick.settings.steps, quick.repeats, quick.chooses, quick.curve) == (100, 1, False, 0)
     assert (made(900).repeats, made(900, test=400).repeats, made(900, test=400, repeats=2).repeats) == (3, 5, 2)
     slow = made(60_000, rate=30.0)
     assert slow.limited and slow.settings.steps == plan.FEWEST_STEPS

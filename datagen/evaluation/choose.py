@@ -18,7 +18,8 @@ SHORTER = 3
 """choices train for a third of the steps"""
 RATES: Mapping[str, tuple[float, ...]] = {"small": (0.2, 0.1, 0.4)}
 OTHER_RATES = (0.05, 0.01, 0.2)
-"""learning rates tried, the first one where they tie or nothing is tried"""
+BATCH = 128
+"""learning rates tried for so many images a step, the first one where they tie or nothing is tried; others go with the root of the batch"""
 MIRROR = "mirror"
 """augmentation that is tried beside the usual one"""
 RIVAL = "geometric"
@@ -56,9 +57,10 @@ def runs(recogniser: str, *, given_rate: bool, unbalanced: bool, folds: int = 1)
     return folds * ((1 if given_rate else len(rates(recogniser))) + 1 + len(classical.POLICIES) - 1 + 2 * unbalanced)
 
 
-def rates(recogniser: str, weights: str | None = None) -> tuple[float, ...]:
+def rates(recogniser: str, weights: str | None = None, batch: int = BATCH) -> tuple[float, ...]:
     """Return the learning rates that are tried for a recogniser; one that begins with weights from a file takes smaller ones."""
-    return OTHER_RATES if weights is not None else RATES.get(recogniser, OTHER_RATES)
+    usual = OTHER_RATES if weights is not None else RATES.get(recogniser, OTHER_RATES)
+    return tuple(float(f"{rate * math.sqrt(batch / BATCH):.2g}") for rate in usual)
 
 
 def folds(images: int) -> int:
@@ -116,7 +118,7 @@ def choose(trial: Trial, copies: int, train: Callable[[Arm], ArmResult], *, give
         results = [train(dataclasses.replace(arm(f"{TRAIN} {k}"), tested=f"{SELECT} {k}", **changes)) for k in range(count)]  # type: ignore[arg-type]
         return _Tried(float(np.concatenate([result.correct for result in results]).mean()), float(np.mean([result.loss for result in results])))
 
-    candidates = (trial.settings.learning_rate,) if given_rate else rates(trial.settings.recogniser, trial.settings.weights)
+    candidates = (trial.settings.learning_rate,) if given_rate else rates(trial.settings.recogniser, trial.settings.weights, trial.settings.batch)
     usual = trial.settings.augment
     by_rate = {rate: tried(arms.real, rate, usual) for rate in candidates}
     rate = max(candidates, key=lambda r: _score(by_rate[r]))

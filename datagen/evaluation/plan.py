@@ -22,7 +22,9 @@ REPEATS, MORE_REPEATS, FEW = 3, 5, 1000
 SECONDS, SLOWER = 1.05, 0.78
 """everything takes at most 1.05 times the number of real images to the power of 0.78 in seconds (900: 3.5 minutes, 60,000: 93)"""
 SHOWN, GROWTH = 760, 0.55
-"""training images shown by one arm, counting repeats, are at most 760 times the number of real images to the power of 0.55"""
+"""training images shown by one arm in batches of 128, counting repeats, are at most 760 times the number of real images to the power of 0.55"""
+BATCHES = ((4_000, 32), (20_000, 64))
+"""images a step below so many real images on a CPU; a smaller batch learns more from as many images shown (as their root)"""
 FEWEST_STEPS = 100
 """what a slow machine takes at least"""
 QUICK = 5
@@ -117,7 +119,7 @@ def stored(value: Mapping[str, Any]) -> Plan:
 def make(recipe: Recipe, sizes: Sizes, *, device: str) -> Plan:
     """Plan an evaluation.
 
-    Without --steps the images that an arm is shown grow about as the root of the number of real images (900: 32,000, 60,000:
+    Without --steps the images that an arm is shown grow about as the root of the number of real images (900: 16,000, 60,000:
     323,000), but everything together takes no longer on this machine than 1.05 times that number to the power of 0.78 in seconds.
     With --deterministic nothing depends on the timing.
 
@@ -126,15 +128,16 @@ def make(recipe: Recipe, sizes: Sizes, *, device: str) -> Plan:
         sizes: of the images.
         device: "cpu", "cuda" or "mps".
     """
-    settings = Settings(recogniser=recipe.recogniser, batch=recipe.judge_batch, weights=recipe.weights)
-    settings = dataclasses.replace(settings, learning_rate=recipe.judge_learning_rate or choose.rates(recipe.recogniser, recipe.weights)[0])
+    batch = recipe.judge_batch or _batch(sizes.real, device)
+    rate = recipe.judge_learning_rate or choose.rates(recipe.recogniser, recipe.weights, batch)[0]
+    settings = Settings(recogniser=recipe.recogniser, batch=batch, learning_rate=rate, weights=recipe.weights)
     most = recipe.threads or machine.processors()
     fixed = recipe.threads or recipe.deterministic or device != "cpu" or most == 1
     threads = [most] if fixed else [most, 1]
     timed = timing.choose(settings, sizes.shape, sizes.classes, device=device, plain=recipe.deterministic, threads=threads)
     planned = Plan(timed.settings, _repeats(recipe, sizes), timed.threads, round(timed.rate, 1), timed.rates, **_extent(recipe, sizes))
     planned = dataclasses.replace(planned, runs=round(_runs(planned, sizes), 2))
-    wanted = math.ceil(SHOWN * sizes.real**GROWTH / settings.batch)
+    wanted = math.ceil(SHOWN * sizes.real**GROWTH / math.sqrt(settings.batch * choose.BATCH))
     possible = int(SECONDS * sizes.real**SLOWER * timed.rate / settings.batch / _usual(planned, sizes))
     possible = wanted if recipe.deterministic else max(FEWEST_STEPS, possible)
     steps = recipe.steps or max(1, min(wanted, possible) // (QUICK if recipe.quick else 1))
@@ -146,6 +149,10 @@ def extended(known: Plan, recipe: Recipe, sizes: Sizes) -> Plan:
     """Return a known plan with what is asked on top now: repeats, sweeps, sets; settings and timing stay."""
     grown = dataclasses.replace(known, repeats=_repeats(recipe, sizes), **_extent(recipe, sizes))
     return dataclasses.replace(grown, runs=round(_runs(grown, sizes), 2))
+
+
+def _batch(real: int, device: str) -> int:
+    return next((batch for below, batch in BATCHES if device == "cpu" and real < below), choose.BATCH)
 
 
 def _repeats(recipe: Recipe, sizes: Sizes) -> int:
