@@ -9,6 +9,7 @@ as it is without flags; as many synthetic images as real ones are made. Rows are
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -36,7 +37,7 @@ def measure(name: str, options: argparse.Namespace) -> dict:
     times.append(time.monotonic())
     found = datagen("evaluate", shards, "--real", str(train), "--test", str(whole / "test"), "--out", report, *_groups(name))
     times.append(time.monotonic())
-    minutes = dict(zip(("fit", "synthesize", "evaluate"), (round((b - a) / 60, 1) for a, b in zip(times[:-1], times[1:], strict=True)), strict=True))
+    minutes = dict(zip(("fit", "synthesize", "evaluate"), (round((b - a) / 60, 1) for a, b in itertools.pairwise(times)), strict=True))
     arms = {arm: {**value["accuracy"], "seconds": value["seconds"], "images": value["images"]} for arm, value in found["arms"].items()}
     row = {"set": name, "family": fitted["family"], "shape": fitted["shape"], "minutes": minutes, "arms": arms, "verdict": found["verdict"]}
     row |= {"data": {part: found["data"][part]["images"] for part in ("real", "test")}, "settings": found["measured"]["settings"]}
