@@ -8,12 +8,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from datagen import seeds
 from datagen.evaluation import classical, command, focus
-from datagen.progress import Progress
 from datagen.recogniser import pretrained
 from datagen.recogniser.fit import Fitted, Mix, Settings, fit
 from datagen.records import SCHEMA, ArmResult
@@ -206,7 +206,14 @@ def with_synthetic(name: str, whole: Mapping[str, Labelled], chosen: str, real_i
     return (both,) if lacking else (Arm("synthetic", (Part("synthetic"),), name), both)
 
 
-def run(trial: Trial, arm: Arm, repeat: int, progress: Progress | None = None) -> ArmResult:
+class Advances(Protocol):
+    """What counts the steps of a training."""
+
+    def advance(self, count: int = 1, text: str = "") -> None:
+        """Count steps done."""
+
+
+def run(trial: Trial, arm: Arm, repeat: int, progress: Advances | None = None) -> ArmResult:
     """Train one arm once and test it; equal repeats of all arms start from the same weights."""
     begun = time.monotonic()
     parts = [trial.data(part, arm, repeat) for part in arm.parts]
@@ -233,7 +240,7 @@ def run(trial: Trial, arm: Arm, repeat: int, progress: Progress | None = None) -
     )
 
 
-def _commanded(trial: Trial, arm: Arm, repeat: int, parts: list[Labelled], progress: Progress | None) -> ArmResult:
+def _commanded(trial: Trial, arm: Arm, repeat: int, parts: list[Labelled], progress: Advances | None) -> ArmResult:
     """Train and test by the user's own command; how long and on which share of what it trains is its own affair."""
     assert trial.command is not None
     begun, test = time.monotonic(), trial.parts[arm.tested]
@@ -243,13 +250,13 @@ def _commanded(trial: Trial, arm: Arm, repeat: int, parts: list[Labelled], progr
     return ArmResult(arm.name, repeat, predicted, predicted == test.labels, 0, images, time.monotonic() - begun, arm.set)
 
 
-def judge(trial: Trial, progress: Progress | None = None) -> Fitted:
+def judge(trial: Trial, progress: Advances | None = None) -> Fitted:
     """Train the recogniser whose features the measures use: on the real training images, with another seed than any arm."""
     arm = real()
     return train(trial, arm, [trial.parts["real"]], seeds.integer(FEATURES, trial.seed), progress)
 
 
-def train(trial: Trial, arm: Arm, parts: list[Labelled], seed: int, progress: Progress | None) -> Fitted:
+def train(trial: Trial, arm: Arm, parts: list[Labelled], seed: int, progress: Advances | None) -> Fitted:
     """Train a recogniser on the parts of an arm, by their shares of every batch."""
     soft = any(part.soft is not None for part in parts)
     classes = len(trial.classes)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +25,7 @@ MIRROR = "mirror"
 """augmentation that is tried beside the usual one"""
 RIVAL = "geometric"
 """policy of the classical rival where nothing is tried"""
+BALANCES = ("weighted", "oversampled")
 SELECT, TRAIN = "select", "train"
 FEW, FOLDS, SHARE = 100, 3, 0.2
 """below so many validation images choices are made on three disjoint fifths of the real training images instead"""
@@ -100,42 +102,52 @@ class _Tried:
     loss: float
 
 
-def choose(trial: Trial, copies: int, train: Callable[[Arm], ArmResult], *, given_rate: bool, unbalanced: bool) -> Choice:
+def choose(trial: Trial, copies: int, train: Callable[[Sequence[Arm]], Sequence[ArmResult]], *, given_rate: bool, unbalanced: bool) -> Choice:
     """Choose on the validation parts, whose images their candidates do not train on; no test label is read.
 
     Args:
         trial: has the parts that `validation` gives, one pair at least.
         copies: classically augmented images of the rival, as many as there are synthetic ones.
-        train: trains an arm and tests it.
+        train: trains arms and tests them.
         given_rate: keep the learning rate of the trial's settings.
         unbalanced: try class weights and oversampling too.
     """
     count = sum(name.startswith(f"{SELECT} ") for name in trial.parts)
     steps = max(1, trial.settings.steps // SHORTER)
 
-    def tried(arm: Callable[[str], Arm], rate: float, augment: str) -> _Tried:
-        changes = {"steps": steps, "learning_rate": rate, "augment": augment}
-        results = [train(dataclasses.replace(arm(f"{TRAIN} {k}"), tested=f"{SELECT} {k}", **changes)) for k in range(count)]  # type: ignore[arg-type]
-        return _Tried(float(np.concatenate([result.correct for result in results]).mean()), float(np.mean([result.loss for result in results])))
+    def tried(candidates: Mapping[str, Callable[[str], Arm]], rates: Mapping[str, float], augment: str) -> dict[str, _Tried]:
+        def changed(name: str, fold: int) -> Arm:
+            changes = {"steps": steps, "learning_rate": rates.get(name, rate), "augment": augment}
+            return dataclasses.replace(candidates[name](f"{TRAIN} {fold}"), tested=f"{SELECT} {fold}", **changes)  # type: ignore[arg-type]
+
+        results = train([changed(name, fold) for name in candidates for fold in range(count)])
+        return {name: _over(results[place * count : (place + 1) * count]) for place, name in enumerate(candidates)}
 
     candidates = (trial.settings.learning_rate,) if given_rate else rates(trial.settings.recogniser, trial.settings.weights, trial.settings.batch)
-    usual = trial.settings.augment
-    by_rate = {rate: tried(arms.real, rate, usual) for rate in candidates}
-    rate = max(candidates, key=lambda r: _score(by_rate[r]))
+    usual, rate = trial.settings.augment, candidates[0]
+    by_rate = tried({f"{r:g}": arms.real for r in candidates}, {f"{r:g}": r for r in candidates}, usual)
+    rate = max(candidates, key=lambda r: _score(by_rate[f"{r:g}"]))
     images = sum(len(trial.parts[f"{SELECT} {k}"]) for k in range(count))
-    ways = {usual: by_rate[rate], f"{usual},{MIRROR}": tried(arms.real, rate, f"{usual},{MIRROR}")}
+    mirrored = f"{usual},{MIRROR}"
+    ways = {usual: by_rate[f"{rate:g}"]} | tried({mirrored: arms.real}, {}, mirrored)
     augment = _mirrored(ways, usual, images)
     plain = ways[augment]
-    rivals = {policy: tried(lambda base, p=policy: arms.rival(p, copies, base), rate, augment) for policy in classical.POLICIES if policy != "none"}  # type: ignore[misc]
-    rivals["none"] = plain
-    policy = max(rivals, key=lambda p: _score(rivals[p]))
-    bases = {"real": plain, "classical": rivals[policy]}
+    others: dict[str, Callable[[str], Arm]] = {p: functools.partial(arms.rival, p, copies) for p in classical.POLICIES if p != "none"}
     if unbalanced:
-        bases |= {kind: tried(lambda base, b=kind: arms.balanced(b, base), rate, augment) for kind in ("weighted", "oversampled")}  # type: ignore[misc]
+        others |= {kind: functools.partial(arms.balanced, kind) for kind in BALANCES}
+    scored = tried(others, {}, augment)
+    rivals = {name: scored[name] for name in others if name not in BALANCES} | {"none": plain}
+    policy = max(rivals, key=lambda p: _score(rivals[p]))
+    bases = {"real": plain, "classical": rivals[policy]} | {kind: scored[kind] for kind in BALANCES if kind in scored}
     base = max(bases, key=lambda name: _score(bases[name]))
-    found = {"learning_rate": {f"{r:g}": by_rate[r] for r in candidates}, "augment": ways, "policy": rivals, "base": bases}
+    found = {"learning_rate": by_rate, "augment": ways, "policy": rivals, "base": bases}
     scores = {what: {name: round(result.accuracy, 6) for name, result in each.items()} for what, each in found.items()}
     return Choice(rate, policy, base, scores, images, augment, count)
+
+
+def _over(results: Sequence[ArmResult]) -> _Tried:
+    """Return what a candidate reached over all validation parts."""
+    return _Tried(float(np.concatenate([result.correct for result in results]).mean()), float(np.mean([result.loss for result in results])))
 
 
 def _mirrored(ways: Mapping[str, _Tried], usual: str, images: int) -> str:

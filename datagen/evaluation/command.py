@@ -22,10 +22,10 @@ from PIL import Image
 from datagen import registry, seeds, storage
 from datagen.contracts import Rows
 from datagen.errors import InputError, ResourceError, Stopped, UsageError, nearest
-from datagen.progress import Progress, span
+from datagen.progress import span
 
 if TYPE_CHECKING:
-    from datagen.evaluation.arms import Labelled
+    from datagen.evaluation.arms import Advances, Labelled
 
 WHERE = "--train-command"
 NEEDED, ALLOWED = ("train", "test", "predictions"), ("train", "test", "predictions", "seed")
@@ -61,7 +61,7 @@ def parse(command: str) -> list[str]:
 
 
 def run(
-    command: str, parts: Sequence[Labelled], test: Labelled, classes: Sequence[str], *, seed: int, work: Path, progress: Progress | None = None
+    command: str, parts: Sequence[Labelled], test: Labelled, classes: Sequence[str], *, seed: int, work: Path, progress: Advances | None = None
 ) -> np.ndarray:
     """Train with the user's command and return what it says of the test images.
 
@@ -136,7 +136,7 @@ def _png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _performed(words: Sequence[str], log: Path, seed: int, progress: Progress | None) -> None:
+def _performed(words: Sequence[str], log: Path, seed: int, progress: Advances | None) -> None:
     """Run the command to its end, its output into the log; ResourceError where it fails."""
     begun, process = time.monotonic(), None
     with _terminable(), storage.opened_log(log) as output:

@@ -14,6 +14,7 @@ from datagen.evaluation.arms import Arm, Labelled, Part, Trial
 from datagen.evaluation.choose import Choice
 from datagen.evaluation.kept import Kept
 from datagen.evaluation.plan import Plan
+from datagen.evaluation.runner import Runner
 from datagen.progress import Progress
 from datagen.records import ArmResult, Finding
 
@@ -108,32 +109,6 @@ class Context:
         return np.stack([result.predicted for result in self.results(arm)])
 
 
-@dataclass(frozen=True)
-class Runner:
-    """Trains arms of a trial, keeps finished ones, and says how each did."""
-
-    trial: Trial
-    kept: Kept
-    progress: Progress
-
-    def one(self, arm: Arm, repeat: int = 0, of: int = 1) -> ArmResult:
-        """Return the result of one repeat of an arm, trained now or kept from before."""
-        title = arm.title + (f", repeat {repeat + 1} of {of}" if of > 1 else "") + (", on validation" if arm.tested.startswith(choose.SELECT) else "")
-        found = self.kept.get(self.trial, arm, repeat)
-        if found is None:
-            with self.progress.stage(title, arm.steps or self.trial.settings.steps):
-                found = arms.run(self.trial, arm, repeat, self.progress)
-            self.kept.put(self.trial, arm, found)
-        images = "validation" if arm.tested.startswith(choose.SELECT) else "unseen real"
-        self.progress.say(f"{title}: {100 * found.correct.mean():.1f} % of {len(found.correct):,} {images} images right")
-        return found
-
-    def all(self, wanted: Iterable[Arm], repeats: int) -> list[ArmResult]:
-        """Return the results of several arms, all arms of a repeat before the next repeat."""
-        listed = list(wanted)
-        return [self.one(arm, repeat, repeats) for repeat in range(repeats) for arm in listed]
-
-
 def conduct(trial: Trial, planned: Plan, *, kept: Kept | None = None, progress: Progress | None = None, given: Encoder | None = None) -> dict[str, Context]:
     """Choose on validation, train every arm as planned, and the recogniser that gives features.
 
@@ -148,12 +123,12 @@ def conduct(trial: Trial, planned: Plan, *, kept: Kept | None = None, progress: 
         what the measures look at, by synthetic set; one set under "" where several are replicates.
     """
     progress = progress or Progress(quiet=True)
-    runner = Runner(trial, kept or Kept(None), progress)
+    runner = Runner(trial, kept or Kept(None), progress, planned.lanes)
     sets = trial.sets if trial.apart else ("",)
     copies = max(len(trial.parts[name]) for name in trial.sets)
     choice = Choice(trial.settings.learning_rate)
     if planned.chooses and f"{choose.SELECT} 0" in trial.parts:
-        choice = choose.choose(trial, copies, runner.one, given_rate=planned.given_rate, unbalanced=planned.unbalanced)
+        choice = choose.choose(trial, copies, runner.all, given_rate=planned.given_rate, unbalanced=planned.unbalanced)
         trial = dataclasses.replace(trial, settings=dataclasses.replace(trial.settings, learning_rate=choice.learning_rate, augment=choice.augment))
         runner = dataclasses.replace(runner, trial=trial)
     own = {name: arms.with_synthetic(name, trial.parts, name or trial.sets[0], trial.parts["real"]) for name in sets}

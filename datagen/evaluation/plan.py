@@ -19,14 +19,16 @@ from datagen.records import Recipe
 
 REPEATS, MORE_REPEATS, FEW = 3, 5, 1000
 """repeats of every arm, and with fewer unseen images than that"""
-SECONDS, SLOWER = 1.05, 0.78
-"""everything takes at most 1.05 times the number of real images to the power of 0.78 in seconds (900: 3.5 minutes, 60,000: 93)"""
-SHOWN, GROWTH = 760, 0.55
-"""training images shown by one arm in batches of 128, counting repeats, are at most 760 times the number of real images to the power of 0.55"""
+SECONDS, SLOWER = 1.65, 0.736
+"""everything takes at most 1.65 times the number of real images to the power of 0.736 in seconds (1,600: 6 minutes, 60,000: 90)"""
+SHOWN, GROWTH = 440, 0.6
+"""training images shown by one arm in batches of 128, counting repeats, are at most 440 times the number of real images to the power of 0.6"""
 BATCHES = ((4_000, 32), (20_000, 64))
 """images a step below so many real images on a CPU; a smaller batch learns more from as many images shown (as their root)"""
-FEWEST_STEPS = 100
-"""what a slow machine takes at least"""
+LEAST_SECONDS = 300
+"""that few images may take all the same"""
+WANTED_STEPS, FEWEST_STEPS = 400, 100
+"""of an arm, however few its images; and however slow the machine"""
 QUICK = 5
 UNBALANCED = 2.0
 """the largest class by the smallest, from which class weights and oversampling are rivals too"""
@@ -59,7 +61,8 @@ class Plan:
     Attributes:
         settings: of the recogniser; equal for all arms.
         repeats: of every arm.
-        threads: for computing.
+        threads: for computing, of each training.
+        lanes: trainings side by side.
         rate: images a second, forecast by a short timing.
         rates: images a second by "precision layout threads", of all that were timed.
         runs: trainings of a whole arm's length that the evaluation takes, all in all.
@@ -85,6 +88,7 @@ class Plan:
     native: float = 0.0
     curve: int = 0
     sweeps: bool = False
+    lanes: int = 1
 
     @property
     def seconds(self) -> float:
@@ -100,10 +104,11 @@ class Plan:
         s = self.settings
         why = "given" if recipe.steps else "limited by this machine's speed" if self.limited else "planned from the real images"
         timed = ", ".join(f"{name} {rate:,.0f}" for name, rate in self.rates.items())
+        threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}" + (f", {self.lanes} trainings side by side" if self.lanes > 1 else "")
         lines = [
             f"recogniser {s.recogniser} (--recogniser), {s.steps:,} steps (--steps; {why}) of {s.batch} images (--judge-batch), "
             f"{self.repeats} repeat{'s' if self.repeats > 1 else ''} (--repeats) of each arm",
-            f"{s.precision}, {s.layout}, {self.threads} thread{'s' if self.threads > 1 else ''} (--threads; timed in images/s: {timed})",
+            f"{s.precision}, {s.layout}, {threads} (--threads; timed in images/s: {timed})",
             f"about {span(self.seconds)} for everything",
         ]
         if recipe.quick:
@@ -119,8 +124,8 @@ def stored(value: Mapping[str, Any]) -> Plan:
 def make(recipe: Recipe, sizes: Sizes, *, device: str) -> Plan:
     """Plan an evaluation.
 
-    Without --steps the images that an arm is shown grow about as the root of the number of real images (900: 16,000, 60,000:
-    323,000), but everything together takes no longer on this machine than 1.05 times that number to the power of 0.78 in seconds.
+    Without --steps the images that an arm is shown grow about as the root of the number of real images (900: 13,000, 60,000:
+    324,000), but everything together takes no longer on this machine than 1.65 times that number to the power of 0.736 in seconds.
     With --deterministic nothing depends on the timing.
 
     Args:
@@ -135,10 +140,11 @@ def make(recipe: Recipe, sizes: Sizes, *, device: str) -> Plan:
     fixed = recipe.threads or recipe.deterministic or device != "cpu" or most == 1
     threads = [most] if fixed else [most, 1]
     timed = timing.choose(settings, sizes.shape, sizes.classes, device=device, plain=recipe.deterministic, threads=threads)
-    planned = Plan(timed.settings, _repeats(recipe, sizes), timed.threads, round(timed.rate, 1), timed.rates, **_extent(recipe, sizes))
+    timing_found = timed.threads, round(timed.rate, 1), timed.rates
+    planned = Plan(timed.settings, _repeats(recipe, sizes), *timing_found, **_extent(recipe, sizes), lanes=1 if recipe.train_command else timed.lanes)
     planned = dataclasses.replace(planned, runs=round(_runs(planned, sizes), 2))
-    wanted = math.ceil(SHOWN * sizes.real**GROWTH / math.sqrt(settings.batch * choose.BATCH))
-    possible = int(SECONDS * sizes.real**SLOWER * timed.rate / settings.batch / _usual(planned, sizes))
+    wanted = max(WANTED_STEPS, math.ceil(SHOWN * sizes.real**GROWTH / math.sqrt(settings.batch * choose.BATCH)))
+    possible = int(max(LEAST_SECONDS, SECONDS * sizes.real**SLOWER) * timed.rate / settings.batch / _usual(planned, sizes))
     possible = wanted if recipe.deterministic else max(FEWEST_STEPS, possible)
     steps = recipe.steps or max(1, min(wanted, possible) // (QUICK if recipe.quick else 1))
     limited = recipe.steps is None and possible < wanted

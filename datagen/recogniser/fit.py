@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +20,8 @@ RISE = 0.2
 """share of the steps in which the learning rate rises"""
 STATISTICS = 10_000
 """images that mean and deviation are taken from"""
+STEADY = ("small",)
+"""recognisers that draw no random numbers while they train"""
 RESIDENT = 8 << 30
 """bytes of images that are kept on a GPU as a whole"""
 
@@ -167,6 +171,15 @@ class Source:
         return pixels, self.labels[index].to(self.device)
 
 
+_DRAWING = threading.RLock()
+"""held while torch's global generator is drawn from, which all threads share"""
+
+
+def side_by_side(recogniser: str) -> bool:
+    """Return whether several of a recogniser may be trained in threads at once without a change of their weights."""
+    return recogniser in STEADY
+
+
 def fit(
     images: np.ndarray | Sequence[np.ndarray],
     labels: np.ndarray | Sequence[np.ndarray],
@@ -196,12 +209,16 @@ def fit(
         ValueError: no images, or images and labels that do not match.
     """
     several, mix = _sets(images, labels), mix or Mix()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device == "cuda" else []):
+    with contextlib.ExitStack() as drawing:
+        drawing.enter_context(_DRAWING)
+        drawing.enter_context(torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device == "cuda" else []))
         torch.manual_seed(seeds.integer("recogniser", seed, "weights"))
         height, width, channels = several[0][0].shape[1:]
         net = nets.find(settings.recogniser, settings.width).build(classes, (channels, height, width))
         if settings.weights is not None:
             pretrained.begin(net, settings.weights)
+        if side_by_side(settings.recogniser):
+            drawing.close()
         net = net.to(device)
         if settings.layout == "channels-last":
             net = net.to(memory_format=torch.channels_last)

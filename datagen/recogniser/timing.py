@@ -6,12 +6,13 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from datagen.recogniser.fit import Settings, fit
+from datagen.recogniser.fit import Settings, fit, side_by_side
 
 STEPS, ENOUGH = 8, 2.0
 """steps timed, fewer where they take longer than so many seconds"""
@@ -21,12 +22,13 @@ WORTH = 1.05
 
 @dataclass(frozen=True)
 class Timed:
-    """Settings with the fastest precision and layout, threads, images a second, and every rate by "precision layout threads"."""
+    """Settings with the fastest precision and layout, threads, images a second, every rate by "precision layout threads", trainings side by side."""
 
     settings: Settings
     threads: int
     rate: float
     rates: dict[str, float]
+    lanes: int = 1
 
 
 def choose(settings: Settings, shape: tuple[int, int, int], classes: int, *, device: str = "cpu", plain: bool = False, threads: Sequence[int] = (1,)) -> Timed:
@@ -38,7 +40,8 @@ def choose(settings: Settings, shape: tuple[int, int, int], classes: int, *, dev
         classes: number of classes.
         device: "cpu", "cuda" or "mps".
         plain: keep to fp32 and the contiguous layout, and only measure the rate.
-        threads: numbers of compute threads to try; bf16 is tried with the number that won.
+        threads: numbers of compute threads to try; bf16 is tried with the number that won. Where one thread is among them, as many
+            trainings side by side as the largest number, of one thread each, are tried at last; `rate` is that of all together.
     """
     rng = np.random.default_rng(0)
     channels, height, width = shape
@@ -62,6 +65,15 @@ def choose(settings: Settings, shape: tuple[int, int, int], classes: int, *, dev
             attempt(dataclasses.replace(plainest, layout="channels-last"), many)
     if not plain:
         attempt(dataclasses.replace(plainest, precision="bf16", layout="channels-last"), best_threads)
+    lanes = max(threads) if 1 in threads and not plain and best.precision == "fp32" and side_by_side(settings.recogniser) else 1
+    if lanes > 1:
+        torch.set_num_threads(1)
+        with ThreadPoolExecutor(lanes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            together = sum(pool.map(lambda _: _rate(best, images, labels, classes, device), range(lanes)))
+        rates[f"{best.precision} {best.layout} {lanes} side by side"] = round(together, 1)
+        if together > best_rate * WORTH:
+            torch.set_num_threads(1)
+            return Timed(dataclasses.replace(best, steps=settings.steps), 1, together, rates, lanes)
     torch.set_num_threads(best_threads)
     return Timed(dataclasses.replace(best, steps=settings.steps), best_threads, best_rate, rates)
 
