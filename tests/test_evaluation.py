@@ -256,12 +256,12 @@ def halves(count: int, seed: int, *, swapped: bool = False) -> Labelled:
 
 
 def test_each_arm_learns_from_its_own_images() -> None:
-    context = experiment.conduct(trial(halves(80, 0), halves(80, 1, swapped=True), halves(60, 2)), planned())[""]
+    context = experiment.conduct(trial(halves(80, 0), halves(80, 1, swapped=True), halves(60, 2), steps=50), planned())[""]
     assert context.correct("real").mean() > 0.95
     assert context.correct("classical").mean() > 0.95
     assert context.correct("synthetic").mean() < 0.05, "labels of the synthetic images are wrong, so must be what was learnt from them"
     found = {(r.arm, r.steps, r.images) for r in context.arms}
-    assert found == {("real", 25, 80), ("classical", 25, 160), ("synthetic", 25, 80), ("both", 25, 160)}
+    assert found == {("real", 50, 80), ("classical", 50, 160), ("synthetic", 50, 80), ("both", 50, 160)}
 
 
 def test_the_features_come_from_real_training_images_with_a_seed_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

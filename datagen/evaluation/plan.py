@@ -25,7 +25,9 @@ SHOWN, GROWTH = 440, 0.6
 """training images shown by one arm in batches of 128, counting repeats, are at most 440 times the number of real images to the power of 0.6"""
 BATCHES = ((4_000, 32), (20_000, 64))
 """images a step below so many real images on a CPU; a smaller batch learns more from as many images shown (as their root)"""
-LEAST_SECONDS = 300
+NARROW, WIDTH = 4_000, 16
+"""below so many real images on a CPU the small recogniser is this wide"""
+LEAST_SECONDS = 240
 """that few images may take all the same"""
 WANTED_STEPS, FEWEST_STEPS = 400, 100
 """of an arm, however few its images; and however slow the machine"""
@@ -135,7 +137,8 @@ def make(recipe: Recipe, sizes: Sizes, *, device: str) -> Plan:
     """
     batch = recipe.judge_batch or _batch(sizes.real, device)
     rate = recipe.judge_learning_rate or choose.rates(recipe.recogniser, recipe.weights, batch)[0]
-    settings = Settings(recogniser=recipe.recogniser, batch=batch, learning_rate=rate, weights=recipe.weights)
+    width = WIDTH if recipe.recogniser == Settings.recogniser and recipe.weights is None and device == "cpu" and sizes.real < NARROW else None
+    settings = Settings(recogniser=recipe.recogniser, batch=batch, learning_rate=rate, width=width, weights=recipe.weights)
     most = recipe.threads or machine.processors()
     fixed = recipe.threads or recipe.deterministic or device != "cpu" or most == 1
     threads = [most] if fixed else [most, 1]

@@ -18,7 +18,7 @@ from datagen import registry, storage
 from datagen.errors import ResourceError, UsageError, nearest
 
 WORKING_SIDE = 16
-"""the first residual stage works on images of at most about this side"""
+"""the first stage works on images of at most about this side"""
 ENLARGED = (0, 32, 64, 96, 128, 224, 299)
 """sides tried, in order, for a torchvision model that cannot work on the images as they are"""
 
@@ -42,8 +42,9 @@ def _convolution(before: int, after: int, stride: int = 1, kernel: int = 3) -> n
 
 
 class Residual(nn.Module):
-    """Strided convolutions, three residual stages, mean and maximum over the image, one linear layer.
+    """Convolutions and pooling down to a working size, two residual stages, mean and maximum over the image, one linear layer.
 
+    A convolution widens each stage before the pooling, as in fast recipes for CIFAR-10 (Jordan 2024, arXiv 2404.00498).
     Takes float32 [N, C, H, W] of any size from 8 to 256 and returns logits [N, classes].
     """
 
@@ -52,14 +53,15 @@ class Residual(nn.Module):
         channels, height, width_pixels = shape
         side = max(height, width_pixels)
         layers: list[nn.Module] = []
-        while side > 1.25 * WORKING_SIDE:
+        while side > 2.5 * WORKING_SIDE:
             layers += [_convolution(channels, width, 2, 5 if not layers else 3), nn.ReLU()]
             channels, side = width, -(-side // 2)
         if not layers:
             layers += [_convolution(channels, width), nn.ReLU()]
-        layers.append(Block(width))
+        if side > 1.25 * WORKING_SIDE:
+            layers.append(nn.MaxPool2d(2, ceil_mode=True))
         for wider in (2 * width, 4 * width):
-            layers += [_convolution(wider // 2, wider, 2), nn.ReLU(), Block(wider)]
+            layers += [_convolution(wider // 2, wider), nn.MaxPool2d(2, ceil_mode=True), nn.ReLU(), Block(wider)]
         self.body = nn.Sequential(*layers)
         self.head = nn.Linear(8 * width, classes)
 
