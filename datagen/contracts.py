@@ -35,6 +35,10 @@ class State:
     optimizers: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
 
 
+Walk = Callable[[int], "Iterator[tuple[torch.Tensor, torch.Tensor]]"]
+"""walks once over the training images float [N, C, H, W] and labels int64 [N], so many at a time"""
+
+
 @dataclass(frozen=True)
 class Stage:
     """One part of a family's training.
@@ -44,9 +48,12 @@ class Stage:
         build: adds the stage's nets and optimisers to the state (weights drawn by torch's global generator).
         step: one optimisation step on images float32 [N, C, H, W] in [-1, 1], labels int64 [N] and the share
             of the stage that is done (0 to 1); returns losses by name as tensors without gradient.
-        share: of the images of the whole fit; the shares of all stages sum to 1.
+        share: of the time of a fit by budget, and of the images of one by --images (`times` as many of them); all shares sum to 1.
         averaged: names of nets that a moving average follows; the averages are what is sampled and kept.
         schedule: of the step size: "cosine" (to zero, after a short warm-up) or "constant".
+        inputs: what the stage trains on in place of images: given the state and `images(batch)`, which walks once over the training
+            images and labels, it returns one row for each training image, float [N, ...]. None trains on images.
+        times: batches that one step takes together.
     """
 
     name: str
@@ -55,6 +62,8 @@ class Stage:
     share: float = 1.0
     averaged: tuple[str, ...] = ()
     schedule: str = "cosine"
+    inputs: Callable[[State, Walk], torch.Tensor] | None = None
+    times: int = 1
 
 
 class Family(Protocol):
@@ -73,7 +82,7 @@ class Family(Protocol):
     def stages(self, spec: Spec) -> Sequence[Stage]:
         """Return the stages in the order of training."""
 
-    def finish(self, state: State, images: Callable[[int], Iterator[tuple[torch.Tensor, torch.Tensor]]]) -> None:
+    def finish(self, state: State, images: Walk) -> None:
         """Fit what comes after the last step; `images(batch)` walks once over the training images and labels."""
 
     def sample(self, state: State, labels: torch.Tensor, noise: torch.Tensor, spread: float, guidance: float) -> torch.Tensor:

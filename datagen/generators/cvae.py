@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from datagen.contracts import Spec, Stage, State
+from datagen.contracts import Spec, Stage, State, Walk
 from datagen.generators import losses
 from datagen.generators.layers import Painter, Tower
 from datagen.generators.prior import ClassGaussians
@@ -89,7 +89,7 @@ class CVAE:
         return {"elbo": bound.detach(), "nats": nats.mean().detach(), "kl": kl.mean().detach()}
 
     @torch.no_grad()
-    def finish(self, state: State, images: Callable[[int], Iterator[tuple[torch.Tensor, torch.Tensor]]]) -> None:
+    def finish(self, state: State, images: Walk) -> None:
         """Fit the class prior to the posteriors of the training images."""
         means, variances, labels = [], [], []
         for pictures, classes in images(500):

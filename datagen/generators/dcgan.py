@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import nn
 
-from datagen.contracts import Spec, Stage, State
+from datagen.contracts import Spec, Stage, State, Walk
 from datagen.generators import losses
 from datagen.generators.augment import augment
 from datagen.generators.layers import Up, class_mix, resolutions, widths
@@ -109,7 +109,7 @@ class DCGAN:
         share = torch.sigmoid(torch.stack([on_real.mean(), on_fake.mean()])).detach()
         return {"critic": critic_loss.detach(), "generator": generator_loss.detach(), "d_real": share[0], "d_fake": share[1]}
 
-    def finish(self, state: State, images: Callable[[int], Iterator[tuple[torch.Tensor, torch.Tensor]]]) -> None:
+    def finish(self, state: State, images: Walk) -> None:
         """Nothing is fitted after the last step."""
 
     def sample(self, state: State, labels: torch.Tensor, noise: torch.Tensor, spread: float, guidance: float) -> torch.Tensor:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
-from datagen.contracts import Spec, Stage, State
+from datagen.contracts import Spec, Stage, State, Walk
 from datagen.generators import losses
 from datagen.generators.augment import augment
 from datagen.generators.layers import Painter, Tower, class_mix
@@ -108,7 +108,7 @@ class GAN:
         optimizer.step()
         return {"critic": loss.detach(), "margin": (on_real - on_fake).mean().detach(), "penalty": penalty.detach()}
 
-    def finish(self, state: State, images: Callable[[int], Iterator[tuple[torch.Tensor, torch.Tensor]]]) -> None:
+    def finish(self, state: State, images: Walk) -> None:
         """Nothing is fitted after the last step."""
 
     def sample(self, state: State, labels: torch.Tensor, noise: torch.Tensor, spread: float, guidance: float) -> torch.Tensor:

@@ -7,6 +7,7 @@ batch, to be minimised. Logits are float [N]; images float [N, C, H, W].
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +56,15 @@ def gradient_penalty(logits: torch.Tensor, images: torch.Tensor) -> torch.Tensor
     """
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+def perceptual(real: Sequence[torch.Tensor], painted: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Return the distance [] of two images in the layers of a net, [N, C, H, W] each (Zhang et al. 2018, eq. 1, all weights 1).
+
+    Each place's features are brought to length 1 first; squared distances are averaged over places and layers.
+    """
+    far = [(F.normalize(a.float(), dim=1) - F.normalize(b.float(), dim=1)).square().sum(dim=1).mean() for a, b in zip(real, painted, strict=True)]
+    return torch.stack(far).mean()
 
 
 def gaussian_kl(mean: torch.Tensor, log_variance: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
@@ -52,6 +54,16 @@ class Batches:
             walk, step = divmod(turn, len(self.groups[group]))
             picked[i] = self.groups[group][self._order(("class", group), walk, len(self.groups[group]))[step]]
         return picked
+
+    def walk(self, batch: int, device: str = "cpu") -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield all training images and labels once, in their order, `batch` at a time."""
+        for start in range(0, len(self.rows), batch):
+            yield self.images(self.rows[start : start + batch], device)
+
+    def instead(self, rows: np.ndarray, inputs: torch.Tensor, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what stands for the given training images, and labels int64 [N]; `inputs` [M, ...] are in the order of `walk`."""
+        places, labels = torch.from_numpy(np.searchsorted(self.rows, rows)), torch.from_numpy(self.labels[rows])
+        return inputs[places].to(device, non_blocking=True), labels.to(device, non_blocking=True)
 
     def images(self, rows: np.ndarray, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
         """Return float32 [N, C, H, W] in [-1, 1] and labels int64 [N] of the given rows on a device."""

@@ -34,6 +34,7 @@ class Job:
         device: "cpu", "cuda" or "mps".
         stop: called after each step; true ends the fit after a checkpoint.
         averages: moving averages of the stage under way.
+        inputs: what the stage under way trains on in place of images, one row for each training image.
     """
 
     family: Family
@@ -46,6 +47,12 @@ class Job:
     watch: Watch
     stop: Callable[[], bool] = lambda: False
     averages: dict[str, Average] = field(default_factory=dict)
+    inputs: torch.Tensor | None = None
+
+    @property
+    def draws(self) -> bool:
+        """Whether all nets that sampling needs are there."""
+        return set(self.family.kept) <= set(self.state.modules)
 
     def sampled(self) -> State:
         """Return the state that is sampled: moving averages in place of the nets they follow."""
@@ -106,15 +113,16 @@ def adopt(job: Job) -> None:
 def _run_stage(job: Job, index: int, images: int) -> None:
     stage, total, recipe = job.stages[index], job.totals[index], job.state.spec.recipe
     before = sum(job.totals[:index])
-    batch = recipe.batch or 1
+    batch, every = (recipe.batch or 1) * stage.times, stage.times * (recipe.grid_every or total)
+    _prepare(job, stage)
     with job.watch.progress.stage(f"fit: {stage.name}", total, images):
         while images < total:
             _one_step(job, index, images)
             images += batch
             stop = job.stop()
-            if (_passed(images, batch, recipe.checkpoint_every or total) and images < total) or stop:
+            if (_passed(images, batch, stage.times * (recipe.checkpoint_every or total)) and images < total) or stop:
                 _save(job, index, images)
-            if _passed(images, batch, recipe.grid_every or total) or images == batch * max(1, min(total, recipe.grid_every or total) // batch // 20):
+            if job.draws and (_passed(images, batch, every) or images == batch * max(1, min(total, every) // batch // 20)):
                 job.watch.grid(job.family, job.sampled(), before + images, job.device)
             if stop and images < total:
                 job.watch.end(stage.name, before + images)
@@ -124,12 +132,22 @@ def _run_stage(job: Job, index: int, images: int) -> None:
     _save(job, index, images)
 
 
+def _prepare(job: Job, stage: Stage) -> None:
+    """Compute what the stage trains on, where that is not the images."""
+    job.inputs = None
+    if stage.inputs is not None:
+        for net in job.state.modules.values():
+            net.eval()
+        job.inputs = stage.inputs(job.state, lambda batch: job.batches.walk(batch, job.device))
+
+
 def _one_step(job: Job, index: int, images: int) -> None:
-    stage, recipe, batch = job.stages[index], job.state.spec.recipe, job.state.spec.recipe.batch or 1
-    done = images / job.totals[index]
-    pictures, labels = job.batches.images(job.batches.chosen(sum(job.totals[:index]) + images, batch), job.device)
+    stage, recipe = job.stages[index], job.state.spec.recipe
+    batch, done = (recipe.batch or 1) * stage.times, images / job.totals[index]
+    rows = job.batches.chosen(sum(job.totals[:index]) + images, batch)
+    pictures, labels = job.batches.images(rows, job.device) if job.inputs is None else job.batches.instead(rows, job.inputs, job.device)
     torch.manual_seed(seeds.integer(recipe.seed, "step", stage.name, images))
-    if recipe.flips:
+    if recipe.flips and job.inputs is None:
         mirrored = torch.rand(batch, device=pictures.device) < 0.5
         pictures = torch.where(mirrored[:, None, None, None], pictures.flip(-1), pictures)
     for optimizer in job.state.optimizers.values():

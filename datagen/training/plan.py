@@ -60,21 +60,26 @@ def complete(spec: Spec, family: Family, batches: Batches, *, begun: float) -> P
     """
     recipe, stages = spec.recipe, list(family.stages(spec))
     batch = recipe.batch or 1
-    rows = batches.chosen(0, batch)
-    images = batches.images(rows, recipe.device)
     timed: list[timing.Timed] = []
     state = State(spec)
     for stage in stages:
-        timed.append(timing.choose(stage, partial(_built, stage, state, recipe), images, allowed=_allowed(recipe), threads=_threads(recipe)))
-        _built(stage, state, recipe)
-    recipe = recipe.planned(precision=timed[0].precision, layout=timed[0].layout, threads=timed[0].threads)
-    totals, how = _totals(recipe, stages, [t.rate for t in timed], begun)
+        many = batches.images(batches.chosen(0, batch * stage.times), recipe.device)
+        fresh = partial(_built, stage, state, recipe)
+        if stage.inputs is not None:
+            many = stage.inputs(fresh(), lambda _: iter([many])), many[1]  # noqa: B023 (called at once)
+        timed.append(timing.choose(stage, fresh, many, allowed=_allowed(recipe), threads=_threads(recipe)))
+        fresh()
+    longest = max(range(len(stages)), key=lambda k: stages[k].share)
+    main = timed[longest]
+    recipe = recipe.planned(precision=main.precision, layout=main.layout, threads=main.threads)
+    rates_now = [t.rates.get(timing.label(main.precision, main.layout, main.threads), t.rate) for t in timed]
+    totals, how = _totals(recipe, stages, rates_now, begun)
     recipe = recipe.planned(
         images=sum(totals),
-        checkpoint_every=_every(CHECKPOINT_SECONDS, timed[0].rate, batch),
-        grid_every=_every(GRID_SECONDS, timed[0].rate, batch),
+        checkpoint_every=_every(CHECKPOINT_SECONDS, main.rate, batch),
+        grid_every=_every(GRID_SECONDS, main.rate, batch),
     )
-    seconds = sum(total / t.rate for total, t in zip(totals, timed, strict=True))
+    seconds = sum(total / rate for total, rate in zip(totals, rates_now, strict=True))
     sentences = (how.format(images=sum(totals), seconds=span(seconds), end=time.strftime("%H:%M", time.localtime(time.time() + seconds))),)
     rates = {stage.name: t.rates for stage, t in zip(stages, timed, strict=True)}
     return Plan(recipe, Spec(spec.classes, spec.shape, spec.counts, recipe), totals, rates, sentences)
@@ -105,17 +110,17 @@ def _every(seconds: float, rate: float, batch: int) -> int:
 
 
 def _totals(recipe: Recipe, stages: Sequence[Stage], rates: Sequence[float], begun: float) -> tuple[tuple[int, ...], str]:
-    batch = recipe.batch or 1
     if recipe.images is not None:
-        wanted, how = float(recipe.images), "{images:,} training images (--images), about {seconds}, until about {end}"
+        wanted = [recipe.images * stage.share * stage.times for stage in stages]
+        how = "{images:,} training images (--images), about {seconds}, until about {end}"
     else:
         budget = recipe.budget or DEFAULT_SECONDS
-        left = budget * (1 - AFTER_TRAINING) - (time.monotonic() - begun)
-        per_image = sum(stage.share / rate for stage, rate in zip(stages, rates, strict=True))
-        wanted = max(left, 0.1 * budget) / per_image
+        left = max(budget * (1 - AFTER_TRAINING) - (time.monotonic() - begun), 0.1 * budget)
+        wanted = [left * stage.share * rate for stage, rate in zip(stages, rates, strict=True)]
         given = f"--budget {span(budget)}" if recipe.budget else f"{span(budget)} by default; --budget or --images change it"
         how = "{images:,} training images, about {seconds}, until about {end} (" + given + ")"
-    return tuple(max(1, round(wanted * stage.share / batch)) * batch for stage in stages), how
+    steps = [(recipe.batch or 1) * stage.times for stage in stages]
+    return tuple(max(1, round(images / step)) * step for images, step in zip(wanted, steps, strict=True)), how
 
 
 def describe(plan: Plan, counts: Mapping[str, int], notes: Sequence[str]) -> list[str]:

@@ -177,12 +177,8 @@ def _finish(job: loop.Job, real: Real, begun: float) -> dict[str, Any]:
     for net in job.state.modules.values():
         net.eval()
 
-    def walk(batch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        for start in range(0, len(real.parts.train), batch):
-            yield job.batches.images(real.parts.train[start : start + batch], job.device)
-
     torch.manual_seed(seeds.integer(job.state.spec.recipe.seed, "finish"))
-    job.family.finish(job.state, walk)
+    job.family.finish(job.state, lambda batch: job.batches.walk(batch, job.device))
     images = sum(job.totals)
     grid = job.watch.grid(job.family, job.sampled(), images, job.device)
     recipe, parts = job.state.spec.recipe, real.parts

@@ -31,7 +31,7 @@ class Timed:
 
 def step(stage: Stage, state: State, images: torch.Tensor, labels: torch.Tensor, done: float, *, precision: str, layout: str) -> dict[str, torch.Tensor]:
     """Take one step of a stage under a precision and a layout; returns its losses."""
-    if layout == "channels-last":
+    if layout == "channels-last" and images.ndim == 4:
         images = images.contiguous(memory_format=torch.channels_last)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
         return dict(stage.step(state, images, labels, done))
@@ -42,6 +42,11 @@ def arrange(state: State, layout: str) -> None:
     if layout == "channels-last":
         for net in state.modules.values():
             net.to(memory_format=torch.channels_last)
+
+
+def label(precision: str, layout: str, threads: int) -> str:
+    """Return what a timed setting is called."""
+    return f"{precision} {layout} {threads} threads"
 
 
 def choose(stage: Stage, fresh: Callable[[], State], batch: tuple[torch.Tensor, torch.Tensor], *, allowed: Pairs, threads: Sequence[int]) -> Timed:
@@ -68,7 +73,7 @@ def choose(stage: Stage, fresh: Callable[[], State], batch: tuple[torch.Tensor, 
             if found > rate * WORTH:
                 best, rate = (precision, layout, many), found
     torch.set_num_threads(best[2])
-    rates = {f"{p} {layout} {many} threads": round(value, 1) for (p, layout, many), value in tried.items()}
+    rates = {label(p, layout, many): round(value, 1) for (p, layout, many), value in tried.items()}
     return Timed(*best, rate=rate, rates=rates)
 
 

@@ -1,0 +1,174 @@
+"""Variational autoencoder in stages: a net that sees what tells classes apart, an autoencoder that keeps it, a flow over the latents."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from datagen.contracts import Spec, Stage, State, Walk
+from datagen.generators import losses
+from datagen.generators.cvae import Decoder
+from datagen.generators.flow import Flow
+from datagen.generators.layers import Tower
+from datagen.generators.prior import ClassGaussians
+
+FEW = 30
+"""images of the smallest class from which a flow is learnt; with fewer, one Gaussian a class"""
+PERCEPTION = 2.0
+"""weight of the perceptual distance beside the pixels' likelihood"""
+
+
+class Encoder(nn.Module):
+    """Images [N, C, H, W] to mean and log-variance [N, latent] of the posterior."""
+
+    def __init__(self, spec: Spec, width: int, latent: int) -> None:
+        super().__init__()
+        self.tower = Tower(spec.shape, width, 2 * latent)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        mean, log_variance = self.tower(images).float().chunk(2, dim=1)
+        return mean, log_variance.clamp(-12, 8)
+
+
+class Eyes(nn.Module):
+    """A recogniser whose layers say how far two images differ in what tells classes apart.
+
+    Takes float [N, C, H, W]; three convolutions at falling resolution, then the mean over the image and a linear layer.
+    """
+
+    def __init__(self, spec: Spec, width: int) -> None:
+        super().__init__()
+        channels = [spec.shape[0], width, 2 * width, 4 * width]
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(a, b, 3 if k else 5, 2 if min(spec.shape[1:]) >= 16 or k else 1, 1 if k else 2) for k, (a, b) in enumerate(itertools.pairwise(channels))
+        )
+        self.norms = nn.ModuleList(nn.GroupNorm(4, b) for b in channels[1:])
+        self.head = nn.Linear(2 * channels[-1], spec.classes)
+
+    def layers(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Return the outputs of the convolutions."""
+        found = []
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = F.leaky_relu(norm(convolution(x)), 0.2)
+            found.append(x)
+        return found
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        last = self.layers(x)[-1]
+        return self.head(torch.cat([last.mean((2, 3)), last.amax((2, 3))], dim=1))
+
+
+class VAE:
+    """Autoencoder with a small KL term and a perceptual loss from the training images themselves; flow matching over its latents."""
+
+    paper = (
+        "Kingma & Welling 2013, eq. 3; variance: Rybkin et al. 2021, eq. 5; two stages: Rombach et al. 2022; prior: Lipman et al. 2023, eq. 23; "
+        "perceptual distance: Zhang et al. 2018, eq. 1, features of a recogniser of the training images"
+    )
+    kept = ("decoder", "prior")
+
+    def plan(self, spec: Spec) -> Mapping[str, Any]:
+        """Return batch, learning rate, width, latent size and beta for this shape."""
+        pixels = spec.shape[0] * spec.shape[1] * spec.shape[2]
+        latent = 16 if pixels <= 300 else 48 if pixels <= 1600 else 96 if pixels <= 6400 else 160
+        wide = 64 if spec.recipe.device == "cuda" else 32
+        batch = 128 if pixels <= 300 or spec.recipe.device == "cuda" else 64
+        return {"batch": batch, "learning_rate": 2e-3, "width": wide, "latent": latent, "beta": 0.3, "half_life": 20_000}
+
+    def noise(self, spec: Spec) -> int:
+        """Return the size of the latent."""
+        return int(spec.recipe.latent or 0)
+
+    def stages(self, spec: Spec) -> Sequence[Stage]:
+        """Return the stages: recogniser, autoencoder and, where there are images enough, the flow."""
+        flows = min(spec.counts) >= FEW
+        eyes = Stage("eyes", self._build_eyes, self._see, share=0.1, averaged=("eyes",))
+        autoencoder = Stage("autoencoder", self._build, self._step, share=0.65 if flows else 0.9, averaged=("encoder", "decoder"))
+        flow = Stage("flow", self._build_flow, self._flow, share=0.25, averaged=("prior",), inputs=self._latents, times=8)
+        return [eyes, autoencoder, flow] if flows else [eyes, autoencoder]
+
+    def _build_eyes(self, state: State) -> None:
+        eyes = Eyes(state.spec, max(8, int(state.spec.recipe.width or 0) // 2))
+        state.modules["eyes"] = eyes
+        state.optimizers["eyes"] = torch.optim.AdamW(eyes.parameters(), lr=state.spec.recipe.learning_rate or 0.0, weight_decay=1e-2)
+
+    def _see(self, state: State, images: torch.Tensor, labels: torch.Tensor, done: float) -> Mapping[str, torch.Tensor]:
+        logits = state.modules["eyes"](images).float()
+        loss = F.cross_entropy(logits, labels, label_smoothing=0.1)
+        _descend(state.optimizers["eyes"], loss)
+        return {"recognition": loss.detach(), "right": (logits.argmax(1) == labels).float().mean()}
+
+    def _build(self, state: State) -> None:
+        spec, recipe = state.spec, state.spec.recipe
+        width, latent = int(recipe.width or 0), int(recipe.latent or 0)
+        encoder, decoder = Encoder(spec, width, latent), Decoder(spec, width, latent)
+        state.modules |= {"encoder": encoder, "decoder": decoder, "prior": ClassGaussians(spec.classes, latent)}
+        state.modules["eyes"].requires_grad_(False)
+        weights = [*encoder.parameters(), *decoder.parameters()]
+        state.optimizers["autoencoder"] = torch.optim.AdamW(weights, lr=recipe.learning_rate or 0.0, betas=(0.9, 0.99), weight_decay=1e-4)
+
+    def _step(self, state: State, images: torch.Tensor, labels: torch.Tensor, done: float) -> Mapping[str, torch.Tensor]:
+        eyes = state.modules["eyes"]
+        mean, log_variance = state.modules["encoder"](images)
+        latents = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
+        painted = state.modules["decoder"](latents, labels).float()
+        nats = losses.gaussian_nats(images, painted, losses.best_variance(images, painted))
+        kl = losses.gaussian_kl(mean, log_variance)
+        bound = losses.elbo(nats, kl, 1.0 if state.spec.recipe.beta is None else state.spec.recipe.beta)
+        with torch.no_grad():
+            wanted = eyes.layers(images)
+        distance = losses.perceptual(wanted, eyes.layers(painted))
+        _descend(state.optimizers["autoencoder"], bound / images[0].numel() + PERCEPTION * distance)
+        return {"elbo": bound.detach(), "nats": nats.mean().detach(), "kl": kl.mean().detach(), "perceptual": distance.detach()}
+
+    def _build_flow(self, state: State) -> None:
+        spec, recipe = state.spec, state.spec.recipe
+        flow = Flow(spec.classes, int(recipe.latent or 0))
+        state.modules["prior"] = flow
+        state.optimizers["flow"] = torch.optim.AdamW(flow.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
+
+    @torch.no_grad()
+    def _latents(self, state: State, images: Walk) -> torch.Tensor:
+        """Return mean and variance of the posterior [N, 2 latent] of every training image, standardised by the flow's own scale."""
+        mean, variance, _ = _posteriors(state, images)
+        flow = state.modules["prior"]
+        flow.fit_scale(mean.to(flow.mean), variance.to(flow.mean))
+        return torch.cat([flow.standard(mean.to(flow.mean)), variance.to(flow.mean) / flow.deviation.square()], dim=1).cpu()
+
+    def _flow(self, state: State, posteriors: torch.Tensor, labels: torch.Tensor, done: float) -> Mapping[str, torch.Tensor]:
+        mean, variance = posteriors.chunk(2, dim=1)
+        loss = state.modules["prior"].loss(mean + variance.sqrt() * torch.randn_like(mean), labels)
+        _descend(state.optimizers["flow"], loss)
+        return {"flow": loss.detach()}
+
+    def finish(self, state: State, images: Walk) -> None:
+        """Fit one Gaussian a class to the posteriors of the training images, where no flow was learnt."""
+        if isinstance(state.modules["prior"], ClassGaussians):
+            state.modules["prior"].fit(*_posteriors(state, images))
+
+    def sample(self, state: State, labels: torch.Tensor, noise: torch.Tensor, spread: float, guidance: float) -> torch.Tensor:
+        """Return images float [N, C, H, W] in [-1, 1] for labels [N] and noise [N, latent]."""
+        latents = state.modules["prior"](labels, noise, spread, guidance)
+        return state.modules["decoder"](latents, labels).float().clamp(-1, 1)
+
+
+def _descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+
+
+@torch.no_grad()
+def _posteriors(state: State, images: Walk) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return means and variances [N, latent] of the posteriors and labels [N] of all training images, on the CPU."""
+    found = []
+    for pictures, labels in images(500):
+        mean, log_variance = state.modules["encoder"](pictures)
+        found.append((mean.cpu(), log_variance.exp().cpu(), labels.cpu()))
+    means, variances, labels_of = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return means, variances, labels_of
