@@ -108,3 +108,12 @@ def test_elbo_weighs_kl_by_beta() -> None:
     nats, kl = torch.tensor([10.0, 20.0]), torch.tensor([1.0, 3.0])
     assert losses.elbo(nats, kl).item() == pytest.approx(17.0)
     assert losses.elbo(nats, kl, beta=0.5).item() == pytest.approx(16.0)
+
+
+def test_perceptual_distance_looks_at_directions_alone() -> None:
+    a = torch.randn(2, 5, 3, 3)
+    assert losses.perceptual([a, a], [a, 7 * a]).item() == pytest.approx(0, abs=1e-6)
+    assert losses.perceptual([a], [-a]).item() == pytest.approx(4, abs=1e-5), "opposite directions are two apart"
+    across = torch.zeros(1, 2, 1, 1), torch.zeros(1, 2, 1, 1)
+    across[0][0, 0], across[1][0, 1] = 1, 1
+    assert losses.perceptual([across[0]], [across[1]]).item() == pytest.approx(2), "a right angle is the root of two apart"

@@ -13,6 +13,8 @@ TIMES = 64
 """numbers that a time is written in"""
 STEPS = 8
 """of Heun's method from noise to latent"""
+UNNAMED = 0.1
+"""share of training latents whose class is hidden, for guidance"""
 
 
 class Modulated(nn.Module):
@@ -49,13 +51,16 @@ class Flow(nn.Module):
         self.register_buffer("mean", torch.zeros(latent))
         self.register_buffer("deviation", torch.ones(latent))
         self.way_in, self.way_out = nn.Linear(latent, width), nn.Linear(width, latent)
-        self.embed, self.clock = nn.Embedding(classes, width), nn.Linear(TIMES, width)
+        self.embed, self.clock = nn.Embedding(classes + 1, width), nn.Linear(TIMES, width)
         self.blocks = nn.ModuleList(Modulated(width) for _ in range(blocks))
         for weights in self.way_out.parameters():
             nn.init.zeros_(weights)
 
     def velocity(self, x: torch.Tensor, time: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return velocities [N, latent] at places x [N, latent] (standardised) and times [N] between 0 and 1, for labels [N]."""
+        """Return velocities [N, latent] at places x [N, latent] (standardised) and times [N] between 0 and 1, for labels [N].
+
+        The label after the last class is no class.
+        """
         condition = F.silu(self.clock(_waves(time)) + self.embed(labels))
         h = self.way_in(x)
         for block in self.blocks:
@@ -76,6 +81,7 @@ class Flow(nn.Module):
     def loss(self, latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the flow-matching loss [] of standardised latents [N, latent]: times are logit-normal (Esser et al. 2024, section 3.1)."""
         time = torch.randn(len(latents), device=latents.device).sigmoid()
+        labels = torch.where(torch.rand(len(labels), device=labels.device) < UNNAMED, self.embed.num_embeddings - 1, labels)
         noise = torch.randn_like(latents)
         place = time[:, None] * latents + (1 - time[:, None]) * noise
         return (self.velocity(place, time, labels).float() - (latents - noise)).square().mean()
@@ -83,8 +89,7 @@ class Flow(nn.Module):
     def forward(self, labels: torch.Tensor, noise: torch.Tensor, spread: float = 1.0, guidance: float = 0.0) -> torch.Tensor:
         """Return latents [N, latent] for labels [N] and standard normal noise [N, latent], by Heun's method.
 
-        Guidance moves velocities away from their mean over two classes: the wanted one and the next (Ho & Salimans 2022, with
-        a class in place of the empty condition).
+        Guidance moves velocities away from those of no class (Ho & Salimans 2022, eq. 6).
         """
         x = noise * spread
         times = torch.linspace(0, 1, STEPS + 1).tolist()
@@ -99,8 +104,8 @@ class Flow(nn.Module):
         wanted = self.velocity(x, at, labels).float()
         if guidance == 0:
             return wanted
-        other = self.velocity(x, at, (labels + 1) % self.embed.num_embeddings).float()
-        return wanted + guidance * (wanted - 0.5 * (wanted + other))
+        unnamed = self.velocity(x, at, torch.full_like(labels, self.embed.num_embeddings - 1)).float()
+        return wanted + guidance * (wanted - unnamed)
 
 
 def _waves(time: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,8 @@ import torch
 from datagen.contracts import Spec, Stage, State
 from datagen.records import FIT, Recipe
 
-SPECS = [((1, 8, 8), 2), ((3, 12, 20), 3)]
+SPECS = [((1, 8, 8), 2, 16), ((3, 12, 20), 3, 40)]
+"""shape, classes, training images a class"""
 STEPS, BATCH = 3, 8
 
 
@@ -22,8 +23,8 @@ def images(spec: Spec, count: int, seed: int = 0) -> tuple[torch.Tensor, torch.T
     return (levels.view(-1, 1, 1, 1) + noise).clamp(-1, 1), labels
 
 
-def planned(family: Any, shape: tuple[int, int, int], classes: int) -> Spec:
-    spec = Spec(classes, shape, (16,) * classes, Recipe(device="cpu", width=8, images=10_000))
+def planned(family: Any, shape: tuple[int, int, int], classes: int, count: int) -> Spec:
+    spec = Spec(classes, shape, (count,) * classes, Recipe(device="cpu", width=8, images=10_000))
     values = dict(family.plan(spec))
     assert set(values) <= set(Recipe.model_fields), "plan names settings of Recipe"
     assert set(values) <= set(Recipe().settings(FIT)), "plan fills settings of fit"
@@ -37,17 +38,21 @@ def train(family: Any, spec: Spec) -> State:
     assert stages
     assert all(isinstance(stage, Stage) and stage.name for stage in stages)
     assert abs(sum(stage.share for stage in stages) - 1) < 1e-6, "the shares of the stages sum to 1"
-    for stage in stages:
-        stage.build(state)
-        assert set(stage.averaged) <= set(state.modules)
-        for step in range(STEPS):
-            losses = stage.step(state, *images(spec, BATCH, step), step / STEPS)
-            assert losses
-            assert all(torch.isfinite(value).all() and not value.requires_grad for value in losses.values()), dict(losses)
 
     def walk(batch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         pictures, labels = images(spec, 32)
         yield from zip(pictures.split(batch), labels.split(batch), strict=True)
+
+    for stage in stages:
+        stage.build(state)
+        rows = None if stage.inputs is None else stage.inputs(state, walk)
+        assert rows is None or (len(rows) == 32 and torch.isfinite(rows).all()), "one row for each training image"
+        assert set(stage.averaged) <= set(state.modules)
+        for step in range(STEPS):
+            pictures, labels = images(spec, BATCH, step)
+            losses = stage.step(state, pictures if rows is None else rows[:BATCH], labels, step / STEPS)
+            assert losses
+            assert all(torch.isfinite(value).all() and not value.requires_grad for value in losses.values()), dict(losses)
 
     for module in state.modules.values():
         module.eval()
@@ -59,8 +64,8 @@ def check(family_class: Any) -> None:
     """Train a few steps at every shape and look at what comes out."""
     family = family_class()
     assert any(char.isdigit() for char in family.paper), "the paper is named with its year"
-    for shape, classes in SPECS:
-        spec = planned(family, shape, classes)
+    for shape, classes, count in SPECS:
+        spec = planned(family, shape, classes, count)
         state = train(family, spec)
         assert set(family.kept) <= set(state.modules)
         for name in family.kept:
