@@ -143,10 +143,17 @@ def inputs_of(context: Context, **described: Any) -> Inputs:
 
 
 def report_of(
-    context: Context, more: tuple[Finding, ...] = (), *, measures: tuple[str, ...] = MEASURES, times: int = 1, beside: Context | None = None, **described: Any
+    context: Context,
+    more: tuple[Finding, ...] = (),
+    *,
+    measures: tuple[str, ...] = MEASURES,
+    times: int = 1,
+    beside: Context | None = None,
+    command: str | None = None,
+    **described: Any,
 ) -> dict[str, Any]:
     """Return the report of a made experiment as it is read back from report.json; `beside` is that of another set."""
-    planned = Plan(Settings(), 3, 1, 1000.0, {"fp32 contiguous 1 thread": 1000.0})
+    planned = Plan(Settings(), 3, 1, 1000.0, {"fp32 contiguous 1 thread": 1000.0}, command=command)
     found = inputs_of(context, **described)
     measured = {"": schema.Measured(context, [*experiment.measure(context, measures), *more])}
     if beside is not None:

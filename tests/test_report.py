@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import fnmatch
 import io
 import re
 from collections.abc import Iterator
@@ -97,6 +98,15 @@ def test_the_keys_of_the_reports_own_parts_are_documented(whole: tuple[Context, 
     data = {re.sub(r"\.(counts)\.\*$", r".\1", re.sub(r"^(real|test)\.", "*.", path)) for path in paths(report["data"])}
     data = {re.sub(r"^synthetic\.[^.]+", "synthetic.*", path) for path in data}
     assert not {f"data.{path}" for path in data} - known - {"data.synthetic.*", "data.*.held_out", "data.synthetic.*.sha256"}
+
+
+def test_the_keys_of_every_measure_are_documented(whole: tuple[Context, dict[str, Any]]) -> None:
+    documented = [key.split(".", 2)[1:] for key in schema.keys() if key.count(".") > 1]
+    for name, value in whole[1]["measures"].items():
+        known = {rest.replace(".*", "") for pattern, rest in documented if fnmatch.fnmatchcase(name, pattern)}
+        found = {path.replace(".*", "") for path in paths(value)}
+        odd = {path for path in found if path not in known and not any(path.startswith(f"{key}.") for key in known)}
+        assert len(known) > 4 and not odd, (name, odd)
 
 
 def test_figures_are_fractions_and_agree(whole: tuple[Context, dict[str, Any]]) -> None:

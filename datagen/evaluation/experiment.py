@@ -123,7 +123,7 @@ def conduct(trial: Trial, planned: Plan, *, kept: Kept | None = None, progress: 
         what the measures look at, by synthetic set; one set under "" where several are replicates.
     """
     progress = progress or Progress(quiet=True)
-    runner = Runner(trial, kept or Kept(None), progress, planned.lanes)
+    runner = Runner(trial, kept or Kept(None), progress, 1 if trial.command else planned.lanes)
     sets = trial.sets if trial.apart else ("",)
     copies = max(len(trial.parts[name]) for name in trial.sets)
     choice = Choice(trial.settings.learning_rate)

@@ -136,7 +136,6 @@ def gather(asked: Asked, recipe: Recipe, *, progress: Progress, report: Path | N
         "fingerprint": dataset.fingerprint,
         "resize": reading.resize,
         "run": Path(asked.run).name if asked.run else None,
-        "command": recipe.train_command,
     }
     wanted = not recipe.quick and recipe.train_command is None
     native = None if not wanted else _native(dataset, (channels, height, width), reading, (rows, parts.test), progress)

@@ -65,6 +65,7 @@ class Plan:
         repeats: of every arm.
         threads: for computing, of each training.
         lanes: trainings side by side.
+        command: the user's own training, or None.
         rate: images a second, forecast by a short timing.
         rates: images a second by "precision layout threads", of all that were timed.
         runs: trainings of a whole arm's length that the evaluation takes, all in all.
@@ -91,6 +92,7 @@ class Plan:
     curve: int = 0
     sweeps: bool = False
     lanes: int = 1
+    command: str | None = None
 
     @property
     def seconds(self) -> float:
@@ -144,7 +146,7 @@ def make(recipe: Recipe, sizes: Sizes, *, device: str) -> Plan:
     threads = [most] if fixed else [most, 1]
     timed = timing.choose(settings, sizes.shape, sizes.classes, device=device, plain=recipe.deterministic, threads=threads)
     timing_found = timed.threads, round(timed.rate, 1), timed.rates
-    planned = Plan(timed.settings, _repeats(recipe, sizes), *timing_found, **_extent(recipe, sizes), lanes=1 if recipe.train_command else timed.lanes)
+    planned = Plan(timed.settings, _repeats(recipe, sizes), *timing_found, **_extent(recipe, sizes), lanes=timed.lanes, command=recipe.train_command)
     planned = dataclasses.replace(planned, runs=round(_runs(planned, sizes), 2))
     wanted = max(WANTED_STEPS, math.ceil(SHOWN * sizes.real**GROWTH / math.sqrt(settings.batch * choose.BATCH)))
     possible = int(max(LEAST_SECONDS, SECONDS * sizes.real**SLOWER) * timed.rate / settings.batch / _usual(planned, sizes))

@@ -104,7 +104,8 @@ KEYS: Mapping[str, str] = {
     "measured.repeats": "of every arm",
     "measured.seed": "everything random follows from it",
     "measured.device": "cpu, cuda or mps",
-    "measured.threads": "for computing",
+    "measured.threads": "for computing, of each training",
+    "measured.lanes": "trainings side by side",
     "measured.torch": "version of torch",
     "measured.settings": "of the recogniser, equal for all arms",
     "measured.settings.*": "see datagen.recogniser.fit.Settings",
@@ -198,8 +199,7 @@ def _number(value: float) -> float | None:
 
 
 def _data(found: Inputs, hashes: Mapping[str, str]) -> dict[str, Any]:
-    shown = {key: value for key, value in found.described.items() if key != "command"}
-    described = {key: {**value, "sha256": hashes[key]} if key in {"real", "test"} else value for key, value in shown.items()}
+    described = {key: {**value, "sha256": hashes[key]} if key in {"real", "test"} else value for key, value in found.described.items()}
     return described | {"synthetic": {name: {**value, "sha256": hashes[name]} for name, value in found.described["synthetic"].items()}}
 
 
@@ -211,12 +211,13 @@ def _measured(context: Context, found: Inputs, planned: Plan) -> dict[str, Any]:
         "seed": context.seed,
         "device": context.device,
         "threads": planned.threads,
+        "lanes": planned.lanes,
         "torch": str(torch.__version__),
         "settings": value["settings"],
         "rate": planned.rate,
         "rates": dict(planned.rates),
         "limited": planned.limited,
         "runs": planned.runs,
-        "command": found.described.get("command"),
+        "command": planned.command,
         "saw": words.saw(context, found, planned),
     }

@@ -94,8 +94,8 @@ def saw(context: Context, found: Inputs, planned: Plan) -> list[str]:
 
 def _recogniser(context: Context, found: Inputs, planned: Plan) -> str:
     s, many = planned.settings, f"{planned.repeats} {'repeat' if planned.repeats == 1 else 'repeats'} an arm"
-    if found.described.get("command"):
-        return f"Every arm trains by the user's own command ({found.described['command']}); {many}."
+    if planned.command:
+        return f"Every arm trains by the user's own command ({planned.command}); {many}."
     way = context.choice.augment or s.augment
     mirrored = "" if "mirror" in way else ", never mirrored"
     augmented = f"changed at random by {way.replace(',', ' and ')}{mirrored}" if way != "none" else "not augmented"
