@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -224,17 +226,55 @@ def test_a_damaged_checkpoint_is_said_and_passed_over(make_folder: Maker, tmp_pa
             checkpoint.unpack(newest, "weights.safetensors", json.loads((newest / "card.json").read_text())["hashes"]["weights.safetensors"])
 
 
-def test_losses_that_are_no_numbers_end_the_fit(make_folder: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = loop.timing.step
+def poisoning(monkeypatch: pytest.MonkeyPatch, steps: Container[int]) -> list[int]:
+    """Make images of some steps (counted from 0 over the whole fit) no numbers; returns the number of steps so far."""
+    plain, count = loop.timing.step, [0]
 
-    def poisoned(*arguments: object, **more: object) -> dict[str, torch.Tensor]:
-        return {name: value * float("nan") for name, value in plain(*arguments, **more).items()}  # type: ignore[arg-type]
+    def poisoned(stage: Any, state: Any, images: torch.Tensor, *rest: Any, **more: Any) -> dict[str, torch.Tensor]:
+        count[0] += 1
+        return plain(stage, state, images * float("nan") if count[0] - 1 in steps else images, *rest, **more)
 
-    monkeypatch.setattr(loop.timing, "step", poisoned)
-    monkeypatch.setattr("datagen.training.watch.LINE_SECONDS", 0.0)
-    with pytest.raises(DatagenError, match="no longer numbers") as error:
-        quick_fit(make_folder(each=15), tmp_path / "run")
-    assert error.value.code == 6
+    monkeypatch.setattr(loop, "timing", SimpleNamespace(step=poisoned, arrange=loop.timing.arrange))
+    return count
+
+
+def weights_of(run: Path) -> bytes:
+    return (run / "generator" / "weights.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("family", ["cvae", "dcgan", "gan", "vae"])
+@pytest.mark.parametrize("at", [0, 2])
+def test_a_step_that_is_no_number_changes_nothing(make_folder: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str, at: int) -> None:
+    said: list[str] = []
+    progress = Progress(tmp_path / "run", quiet=True)
+    progress.warn = said.append  # type: ignore[method-assign]
+    poisoning(monkeypatch, {at, at + 1})
+    made = run.fit(make_folder(each=15), tmp_path / "run", progress=progress, images=160, **(SMALL | {"family": family}))
+    assert made["generator"] and not [line for line in said if "checkpoint" in line], "two steps in a row are passed over"
+
+
+def test_three_in_a_row_go_back_to_the_last_checkpoint(make_folder: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    progress = Progress(tmp_path / "run", quiet=True)
+    progress.warn = said.append  # type: ignore[method-assign]
+    source = make_folder(each=15)
+    poisoning(monkeypatch, range(5, 8))
+    run.fit(source, tmp_path / "run", progress=progress, images=160, **(SMALL | {"checkpoint_every": 16}))
+    assert len([line for line in said if "half the step size" in line]) == 1
+    card = json.loads(next((tmp_path / "run" / "checkpoints").iterdir()).joinpath("card.json").read_text())
+    assert card["rollbacks"] == 1
+    monkeypatch.undo()
+    quick_fit(source, tmp_path / "healthy")
+    assert weights_of(tmp_path / "healthy") != weights_of(tmp_path / "run")
+    assert "rollbacks" in json.loads(next((tmp_path / "healthy" / "checkpoints").iterdir()).joinpath("card.json").read_text())
+
+
+def test_losses_that_stay_no_numbers_end_the_fit(make_folder: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = poisoning(monkeypatch, range(1, 1000))
+    with pytest.raises(DatagenError, match=r"no longer numbers after 24 images") as error:
+        quick_fit(make_folder(each=15), tmp_path / "run", batch=8)
+    assert error.value.code == 6 and count[0] < 20
+    assert not list((tmp_path / "run").glob("checkpoints/*/card.json")), "nothing poisoned was kept"
 
 
 def test_budget_plans_images_and_says_when_it_ends(make_folder: Maker, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from datagen.contracts import Spec, Stage, State, Walk
 from datagen.generators import losses
+from datagen.generators.descent import descend
 from datagen.generators.layers import Painter, Tower
 from datagen.generators.prior import ClassGaussians
 
@@ -75,7 +76,6 @@ class CVAE:
         state.optimizers["autoencoder"] = torch.optim.AdamW(weights, lr=recipe.learning_rate or 0.0, betas=(0.9, 0.99), weight_decay=1e-4)
 
     def _step(self, state: State, images: torch.Tensor, labels: torch.Tensor, done: float) -> Mapping[str, torch.Tensor]:
-        optimizer = state.optimizers["autoencoder"]
         mean, log_variance = state.modules["encoder"](images, labels)
         latents = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
         painted = state.modules["decoder"](latents, labels).float()
@@ -83,10 +83,8 @@ class CVAE:
         nats = losses.gaussian_nats(images, painted, variance)
         kl = losses.gaussian_kl(mean, log_variance)
         bound = losses.elbo(nats, kl, 1.0 if state.spec.recipe.beta is None else state.spec.recipe.beta)
-        optimizer.zero_grad(set_to_none=True)
-        (bound / images[0].numel()).backward()
-        optimizer.step()
-        return {"elbo": bound.detach(), "nats": nats.mean().detach(), "kl": kl.mean().detach()}
+        per_number = descend(state.optimizers["autoencoder"], bound / images[0].numel())
+        return {"elbo": per_number * images[0].numel(), "nats": nats.mean().detach(), "kl": kl.mean().detach()}
 
     @torch.no_grad()
     def finish(self, state: State, images: Walk) -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from datagen.contracts import Spec, Stage, State, Walk
 from datagen.generators import losses
 from datagen.generators.augment import augment
+from datagen.generators.descent import descend
 from datagen.generators.layers import Up, class_mix, resolutions, widths
 
 
@@ -97,17 +98,13 @@ class DCGAN:
         on_real = critic(augment(images, recipe.augment), labels)
         on_fake = critic(augment(fake.detach(), recipe.augment), labels)
         critic_loss = losses.critic(on_real, on_fake)
-        state.optimizers["critic"].zero_grad(set_to_none=True)
-        critic_loss.backward()
-        state.optimizers["critic"].step()
+        on_critic = descend(state.optimizers["critic"], critic_loss)
 
         objective = losses.minimax if recipe.loss == "minimax" else losses.non_saturating
         generator_loss = objective(critic(augment(fake, recipe.augment), labels))
-        state.optimizers["generator"].zero_grad(set_to_none=True)
-        generator_loss.backward()
-        state.optimizers["generator"].step()
+        on_generator = descend(state.optimizers["generator"], generator_loss)
         share = torch.sigmoid(torch.stack([on_real.mean(), on_fake.mean()])).detach()
-        return {"critic": critic_loss.detach(), "generator": generator_loss.detach(), "d_real": share[0], "d_fake": share[1]}
+        return {"critic": on_critic, "generator": on_generator, "d_real": share[0], "d_fake": share[1]}
 
     def finish(self, state: State, images: Walk) -> None:
         """Nothing is fitted after the last step."""

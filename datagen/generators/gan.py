@@ -11,6 +11,7 @@ from torch import nn
 from datagen.contracts import Spec, Stage, State, Walk
 from datagen.generators import losses
 from datagen.generators.augment import augment
+from datagen.generators.descent import descend
 from datagen.generators.layers import Painter, Tower, class_mix
 
 EMBED = 64
@@ -88,10 +89,7 @@ class GAN:
         with torch.no_grad():
             on_real = critic(augment(images, recipe.augment), labels)
         generator_loss = losses.relativistic_generator(on_real, critic(augment(fake, recipe.augment), labels))
-        state.optimizers["generator"].zero_grad(set_to_none=True)
-        generator_loss.backward()
-        state.optimizers["generator"].step()
-        return {"generator": generator_loss.detach(), **found}
+        return {"generator": descend(state.optimizers["generator"], generator_loss), **found}
 
     def _train_critic(self, state: State, images: torch.Tensor, fake: torch.Tensor, labels: torch.Tensor, done: float) -> dict[str, torch.Tensor]:
         recipe, critic = state.spec.recipe, state.modules["critic"]
@@ -102,11 +100,8 @@ class GAN:
         penalty = torch.zeros((), device=images.device)
         if penalised:
             penalty = losses.gradient_penalty(on_real, pair[0]) + losses.gradient_penalty(on_fake, pair[1])
-        optimizer = state.optimizers["critic"]
-        optimizer.zero_grad(set_to_none=True)
-        (loss + 0.5 * (recipe.gamma or 0.0) * PENALTY_EVERY * penalty).backward()
-        optimizer.step()
-        return {"critic": loss.detach(), "margin": (on_real - on_fake).mean().detach(), "penalty": penalty.detach()}
+        whole = descend(state.optimizers["critic"], loss + 0.5 * (recipe.gamma or 0.0) * PENALTY_EVERY * penalty)
+        return {"critic": loss.detach(), "margin": (on_real - on_fake).mean().detach(), "penalty": penalty.detach(), "whole": whole}
 
     def finish(self, state: State, images: Walk) -> None:
         """Nothing is fitted after the last step."""

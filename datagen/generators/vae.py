@@ -13,6 +13,7 @@ from torch import nn
 from datagen.contracts import Spec, Stage, State, Walk
 from datagen.generators import losses
 from datagen.generators.cvae import Decoder
+from datagen.generators.descent import descend
 from datagen.generators.flow import Flow
 from datagen.generators.layers import Tower
 from datagen.generators.prior import ClassGaussians
@@ -100,8 +101,7 @@ class VAE:
     def _see(self, state: State, images: torch.Tensor, labels: torch.Tensor, done: float) -> Mapping[str, torch.Tensor]:
         logits = state.modules["eyes"](images).float()
         loss = F.cross_entropy(logits, labels, label_smoothing=0.1)
-        _descend(state.optimizers["eyes"], loss)
-        return {"recognition": loss.detach(), "right": (logits.argmax(1) == labels).float().mean()}
+        return {"recognition": descend(state.optimizers["eyes"], loss), "right": (logits.argmax(1) == labels).float().mean()}
 
     def _build(self, state: State) -> None:
         spec, recipe = state.spec, state.spec.recipe
@@ -123,8 +123,8 @@ class VAE:
         with torch.no_grad():
             wanted = eyes.layers(images)
         distance = losses.perceptual(wanted, eyes.layers(painted))
-        _descend(state.optimizers["autoencoder"], bound / images[0].numel() + PERCEPTION * distance)
-        return {"elbo": bound.detach(), "nats": nats.mean().detach(), "kl": kl.mean().detach(), "perceptual": distance.detach()}
+        loss = descend(state.optimizers["autoencoder"], bound / images[0].numel() + PERCEPTION * distance)
+        return {"loss": loss, "elbo": bound.detach(), "nats": nats.mean().detach(), "kl": kl.mean().detach(), "perceptual": distance.detach()}
 
     def _build_flow(self, state: State) -> None:
         spec, recipe = state.spec, state.spec.recipe
@@ -143,8 +143,7 @@ class VAE:
     def _flow(self, state: State, posteriors: torch.Tensor, labels: torch.Tensor, done: float) -> Mapping[str, torch.Tensor]:
         mean, variance = posteriors.chunk(2, dim=1)
         loss = state.modules["prior"].loss(mean + variance.sqrt() * torch.randn_like(mean), labels)
-        _descend(state.optimizers["flow"], loss)
-        return {"flow": loss.detach()}
+        return {"flow": descend(state.optimizers["flow"], loss)}
 
     def finish(self, state: State, images: Walk) -> None:
         """Fit one Gaussian a class to the posteriors of the training images, where no flow was learnt."""
@@ -155,12 +154,6 @@ class VAE:
         """Return images float [N, C, H, W] in [-1, 1] for labels [N] and noise [N, latent]."""
         latents = state.modules["prior"](labels, noise, spread, guidance)
         return state.modules["decoder"](latents, labels).float().clamp(-1, 1)
-
-
-def _descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
 
 
 @torch.no_grad()

@@ -18,6 +18,9 @@ class Batches:
     Balanced: the classes take turns in shuffled rounds, and each class walks through its images in shuffled passes.
     Natural: shuffled passes over all images.
 
+    Attributes:
+        again: which of the orders is shown, 0 for the first.
+
     Args:
         pixels: uint8 [N, H, W, C], an array or a memory map.
         labels: int64 [N].
@@ -35,12 +38,18 @@ class Batches:
             self.pixels, self.place = np.ascontiguousarray(pixels[rows].transpose(0, 3, 1, 2)), np.zeros(len(labels), np.int64)
             self.place[rows] = np.arange(len(rows))
         self.rows = rows
+        self.again = 0
         self._orders: dict[object, np.ndarray] = {}
+
+    def reorder(self, again: int) -> None:
+        """Show the images in another order from now on; 0 is the first one."""
+        if again != self.again:
+            self.again, self._orders = again, {}
 
     def _order(self, name: tuple[object, ...], turn: int, size: int) -> np.ndarray:
         known = self._orders.get(name)
         if known is None or known[0] != turn:
-            order = seeds.stream(self.seed, "order", *name, turn).permutation(size)
+            order = seeds.stream(self.seed, "order", *name, turn, *([self.again] if self.again else [])).permutation(size)
             self._orders[name] = known = np.concatenate([[turn], order])
         return known[1:]
 

@@ -58,7 +58,7 @@ def _optimizer_tensors(state: State) -> dict[str, torch.Tensor]:
     return found
 
 
-def save(folder: Path, state: State, averages: Mapping[str, Average], *, stage: int, images: int, total_images: int) -> Path:
+def save(folder: Path, state: State, averages: Mapping[str, Average], *, stage: int, images: int, total_images: int, rollbacks: int = 0) -> Path:
     """Write one checkpoint below `folder` and drop all but the newest `KEEP`; returns its path.
 
     Args:
@@ -68,6 +68,7 @@ def save(folder: Path, state: State, averages: Mapping[str, Average], *, stage: 
         stage: index of the stage under way.
         images: images seen in this stage.
         total_images: images seen in all; names the checkpoint.
+        rollbacks: how often the fit went back to a checkpoint.
     """
     path = folder / f"{total_images:012d}"
     if path.exists():
@@ -78,7 +79,7 @@ def save(folder: Path, state: State, averages: Mapping[str, Average], *, stage: 
         WEIGHTS: storage.create(path / WEIGHTS, pack(weights))[1],
         STATE: storage.create(path / STATE, pack(_optimizer_tensors(state)))[1],
     }
-    card = {"schema": 1, "stage": stage, "images": images, "total_images": total_images, "hashes": hashes}
+    card = {"schema": 1, "stage": stage, "images": images, "total_images": total_images, "rollbacks": rollbacks, "hashes": hashes}
     storage.create(path / CARD, storage.to_json(card))
     for old in sorted(p for p in folder.iterdir() if p.is_dir() and p.name.isdigit())[:-KEEP]:
         storage.remove(old)

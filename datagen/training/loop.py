@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,14 @@ from datagen.training.batches import Batches
 from datagen.training.watch import Watch
 
 WARM_UP = 0.02
+IN_A_ROW, ROLLBACKS = 3, 3
+"""steps without numbers that send a fit back to its last checkpoint, and how often that may happen"""
+SLOWER = 0.5
+"""factor of the step size after each time"""
+
+
+class _Diverged(Exception):
+    """The losses of several steps in a row, or the weights, are no finite numbers; holds the images seen."""
 
 
 @dataclass
@@ -35,6 +43,8 @@ class Job:
         stop: called after each step; true ends the fit after a checkpoint.
         averages: moving averages of the stage under way.
         inputs: what the stage under way trains on in place of images, one row for each training image.
+        rollbacks: how often the fit went back to a checkpoint; each time the step size is halved and the order changes.
+        bad: steps in a row whose losses were no numbers.
     """
 
     family: Family
@@ -48,6 +58,8 @@ class Job:
     stop: Callable[[], bool] = lambda: False
     averages: dict[str, Average] = field(default_factory=dict)
     inputs: torch.Tensor | None = None
+    rollbacks: int = 0
+    bad: int = 0
 
     @property
     def draws(self) -> bool:
@@ -79,6 +91,8 @@ def build(job: Job, index: int) -> None:
 def resume(job: Job) -> tuple[int, int]:
     """Bring a job to its newest whole checkpoint; returns (stage, images seen in it), (0, 0) where there is none."""
     found = checkpoint.newest(job.folder / "checkpoints", job.watch.progress.warn)
+    job.rollbacks = max(job.rollbacks, 0 if found is None else int(found[0].get("rollbacks", 0)))
+    job.batches.reorder(job.rollbacks)
     if found is None:
         build(job, 0)
         return 0, 0
@@ -92,7 +106,25 @@ def resume(job: Job) -> tuple[int, int]:
 
 
 def train(job: Job) -> None:
-    """Run every stage to its end; ends early with Stopped after a checkpoint where `job.stop` asks for it."""
+    """Run every stage to its end; ends early with Stopped after a checkpoint where `job.stop` asks for it.
+
+    A step whose losses are no numbers changes nothing. After three in a row the fit goes back to its last checkpoint, with half
+    the step size and another order of the images; ResourceError after three times.
+    """
+    while True:
+        try:
+            return _train(job)
+        except _Diverged as error:
+            job.rollbacks, job.bad = job.rollbacks + 1, 0
+            if job.rollbacks > ROLLBACKS:
+                hint = "lower the step: --set learning_rate=…"
+                what = f"the losses are no longer numbers after {error} images, and going back {ROLLBACKS} times did not help"
+                raise ResourceError(what, where=job.folder, hint=hint) from error
+            job.averages, job.watch.last = {}, {}
+            job.watch.progress.warn(f"the losses are no numbers after {error} images: back to the last checkpoint, with half the step size")
+
+
+def _train(job: Job) -> None:
     first, images = resume(job)
     for index in range(first, len(job.stages)):
         if index > first:
@@ -119,6 +151,8 @@ def _run_stage(job: Job, index: int, images: int) -> None:
         while images < total:
             _one_step(job, index, images)
             images += batch
+            if job.bad >= IN_A_ROW:
+                raise _Diverged(f"{before + images:,}")
             stop = job.stop()
             if (_passed(images, batch, stage.times * (recipe.checkpoint_every or total)) and images < total) or stop:
                 _save(job, index, images)
@@ -128,7 +162,6 @@ def _run_stage(job: Job, index: int, images: int) -> None:
                 job.watch.end(stage.name, before + images)
                 raise Stopped(f"stopped after {before + images:,} images", where=job.folder, hint="the same command continues here")
         job.watch.end(stage.name, before + images)
-        _check_numbers(job, stage, images)
     _save(job, index, images)
 
 
@@ -146,30 +179,48 @@ def _one_step(job: Job, index: int, images: int) -> None:
     batch, done = (recipe.batch or 1) * stage.times, images / job.totals[index]
     rows = job.batches.chosen(sum(job.totals[:index]) + images, batch)
     pictures, labels = job.batches.images(rows, job.device) if job.inputs is None else job.batches.instead(rows, job.inputs, job.device)
-    torch.manual_seed(seeds.integer(recipe.seed, "step", stage.name, images))
+    torch.manual_seed(seeds.integer(recipe.seed, "step", stage.name, images, *([job.rollbacks] if job.rollbacks else [])))
     if recipe.flips and job.inputs is None:
         mirrored = torch.rand(batch, device=pictures.device) < 0.5
         pictures = torch.where(mirrored[:, None, None, None], pictures.flip(-1), pictures)
     for optimizer in job.state.optimizers.values():
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * schedule(stage.schedule, done)
+            group["lr"] = group["initial_lr"] * schedule(stage.schedule, done) * SLOWER**job.rollbacks
     for net in job.state.modules.values():
         net.train()
+    before = [tensor.clone() for tensor in _statistics(job)]
     found = timing.step(stage, job.state, pictures, labels, done, precision=recipe.precision, layout=recipe.layout)
-    for average in job.averages.values():
-        average.update(batch, images + batch)
-    job.watch.step(stage.name, found, batch, sum(job.totals[:index]) + images + batch)
-    _check_numbers(job, stage, images)
+    _note(job, found)
+    if job.bad:
+        for now, then in zip(_statistics(job), before, strict=True):
+            now.copy_(then)
+    else:
+        for average in job.averages.values():
+            average.update(batch, images + batch)
+        job.watch.step(stage.name, found, batch, sum(job.totals[:index]) + images + batch)
 
 
-def _check_numbers(job: Job, stage: Stage, images: int) -> None:
-    if not all(math.isfinite(value) for value in job.watch.last.values()):
-        raise ResourceError(f"the losses are no longer numbers after {images:,} images", where=stage.name, hint="lower the step: --set learning_rate=…")
+def _statistics(job: Job) -> list[torch.Tensor]:
+    """Return the running means and variances of batch norms, which a step changes before its losses are known."""
+    norms = [part for net in job.state.modules.values() for part in net.modules() if isinstance(part, torch.nn.modules.batchnorm._NormBase)]
+    return [tensor for norm in norms for tensor in (norm.running_mean, norm.running_var) if tensor is not None]
+
+
+def _note(job: Job, found: Mapping[str, torch.Tensor]) -> None:
+    """Count a step whose losses are no numbers; on a GPU, which is not waited for, those of the last report say it."""
+    if job.device == "cpu":
+        job.bad = 0 if all(math.isfinite(float(value)) for value in found.values()) else job.bad + 1
+    elif not all(math.isfinite(value) for value in job.watch.last.values()):
+        job.bad = IN_A_ROW
 
 
 def _save(job: Job, index: int, images: int) -> None:
-    before = sum(job.totals[:index])
-    checkpoint.save(job.folder / "checkpoints", job.state, job.averages, stage=index, images=images, total_images=before + images)
+    """Write a checkpoint, unless a weight is no finite number."""
+    seen = sum(job.totals[:index]) + images
+    weights = [tensor for net in job.state.modules.values() for tensor in net.state_dict().values() if tensor.is_floating_point()]
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in weights):
+        raise _Diverged(f"{seen:,}")
+    checkpoint.save(job.folder / "checkpoints", job.state, job.averages, stage=index, images=images, total_images=seen, rollbacks=job.rollbacks)
 
 
 def schedule(kind: str, done: float) -> float:
