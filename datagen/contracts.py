@@ -121,6 +121,7 @@ class Rows:
         probabilities: float16 [N, classes] or None.
         suffix: of the image files, "png" or "jpg".
         source: what made them: "synthetic", or "rule".
+        tried: images computed for them, 0 where none was thrown away; forced: images taken though no attempt was accepted.
     """
 
     images: Sequence[bytes]
@@ -134,6 +135,8 @@ class Rows:
     probabilities: np.ndarray | None = None
     suffix: str = "png"
     source: str = "synthetic"
+    tried: int = 0
+    forced: int = 0
 
 
 class Format(Protocol):

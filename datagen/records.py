@@ -112,6 +112,7 @@ class Recipe(BaseModel):
     encoder: Literal["png", "jpeg"] = setting(MAKE, "png is lossless; jpeg (quality 95, 4:4:4) is smaller", "png")
     shard_images: Count = setting(MAKE, "images a shard, about; whole tiles of 64", 10_000)
     workers: int | None = setting(MAKE, "worker processes; planned from the processors", ge=1, le=256)
+    min_confidence: float | None = setting(MAKE, "least confidence of the filter in an image's label; planned: what fit chose", ge=0, le=0.999)
     spread: Positive | None = setting(MAKE, "scale of the noise, 1 is as trained; planned: what fit chose", le=10)
     guidance: NotNegative | None = setting(MAKE, "class guidance, 0 is none; planned: what fit chose", le=20)
 

@@ -21,7 +21,7 @@ from datagen.records import ShardNote, ShardTask
 from datagen.synthesis.card import dataset_card
 
 OURS = {".lock", "status.json", SIDE}
-ASKED = ("seed", "per_class", "format", "shard_images", "spread", "guidance", "encoder")
+ASKED = ("seed", "per_class", "format", "shard_images", "spread", "guidance", "confidence", "encoder")
 """keys of a plan that flags decide; another value in a folder that was begun is a contradiction of the user"""
 
 
@@ -108,7 +108,7 @@ def commit(out: Path, format: Format, task: ShardTask, rows: Rows) -> ShardNote:
     counts = np.bincount(rows.labels, minlength=len(rows.classes)).tolist()
     by_name = {name: count for name, count in zip(rows.classes, counts, strict=True) if count}
     images = len(rows.labels)
-    note = ShardNote(task.id, task.file, by_name, images, images, 0, size + beside, sha256)
+    note = ShardNote(task.id, task.file, by_name, images, rows.tried or images, rows.forced, size + beside, sha256)
     storage.create(out / note_name(task.id), storage.seal(asdict(note)), again=True)
     return note
 

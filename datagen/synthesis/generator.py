@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,8 +17,11 @@ from datagen.contracts import Family, Spec, State
 from datagen.errors import ArtefactError, ResourceError, UsageError
 from datagen.records import SCHEMA, GeneratorCard, Recipe
 
+if TYPE_CHECKING:
+    from datagen.recogniser.fit import Fitted
+
 CARD = "card.json"
-WEIGHTS = "weights.safetensors"
+WEIGHTS, FILTER = "weights.safetensors", "filter.safetensors"
 CARD_LIMIT = 1 << 26
 BUILD_SEED = 1
 
@@ -62,8 +65,8 @@ def read_card(folder: Path) -> tuple[GeneratorCard, str]:
     return card, storage.hash_file(path)
 
 
-def read_weights(folder: Path, card: GeneratorCard) -> dict[str, Any]:
-    """Return the tensors by "MODULE.PARAM" after the SHA-256 of every file beside the card was checked.
+def read_weights(folder: Path, card: GeneratorCard) -> dict[str, dict[str, Any]]:
+    """Return the tensors by "MODULE.PARAM" of each file of weights after the SHA-256 of every file beside the card was checked.
 
     Raises:
         ArtefactError: a file is missing or differs, or the weights are not safetensors or not finite.
@@ -72,7 +75,7 @@ def read_weights(folder: Path, card: GeneratorCard) -> dict[str, Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    raw = b""
+    raw: dict[str, bytes] = {}
     for name, sha256 in card.hashes.items():
         if Path(name).name != name:
             raise ArtefactError(f"names a file elsewhere ({name!r})", where=folder / CARD)
@@ -82,14 +85,16 @@ def read_weights(folder: Path, card: GeneratorCard) -> dict[str, Any]:
             raise ArtefactError(error.strerror or "cannot be read", where=folder / name, hint="copy the whole generator folder") from error
         if hashlib.sha256(content).hexdigest() != sha256:
             raise ArtefactError("is damaged: its SHA-256 differs from the card's", where=folder / name, hint="copy it again, or fit anew")
-        raw = content if name == WEIGHTS else raw
-    try:
-        weights: dict[str, Any] = load(raw)
-    except (SafetensorError, ValueError) as error:
-        raise ArtefactError("is not safetensors", where=folder / WEIGHTS) from error
-    if any(tensor.is_floating_point() and not torch.isfinite(tensor).all() for tensor in weights.values()):
-        raise ArtefactError("holds weights that are no finite numbers", where=folder / WEIGHTS)
-    return weights
+        raw |= {name: content} if name in {WEIGHTS, FILTER} else {}
+    found: dict[str, dict[str, Any]] = {}
+    for name, content in raw.items():
+        try:
+            found[name] = load(content)
+        except (SafetensorError, ValueError) as error:
+            raise ArtefactError("is not safetensors", where=folder / name) from error
+        if any(tensor.is_floating_point() and not torch.isfinite(tensor).all() for tensor in found[name].values()):
+            raise ArtefactError("holds weights that are no finite numbers", where=folder / name)
+    return found
 
 
 def is_own(card: GeneratorCard) -> bool:
@@ -156,7 +161,9 @@ class Generator:
         self.card, self.hash = read_card(folder)
         self.family = family_of(folder, self.card, family)
         spec = Spec(len(self.card.classes), self.card.shape, self.card.counts, _recipe(folder, self.card.settings))
-        self.state = self._restored(spec, read_weights(folder, self.card))
+        weights = read_weights(folder, self.card)
+        self.state = self._restored(spec, weights[WEIGHTS])
+        self.filter = self._filter(weights[FILTER]) if FILTER in weights else None
         if self.family.noise(spec) != self.card.noise:
             raise ArtefactError("says another size of noise than its family", where=folder / CARD)
 
@@ -182,6 +189,11 @@ class Generator:
                 raise ArtefactError(f"does not fit the net {name!r}: {what}", where=self.folder / WEIGHTS) from error
             module.to(self.device).eval().requires_grad_(False)
         return State(spec, kept)
+
+    def _filter(self, tensors: dict[str, Any]) -> Fitted:
+        from datagen.recogniser import stored
+
+        return stored.unpack(tensors, len(self.card.classes), self.card.shape, self.device, self.folder / FILTER)
 
     def images(self, labels: np.ndarray, noise: np.ndarray, spread: float = 1.0, guidance: float = 0.0) -> np.ndarray:
         """Return uint8 [N, H, W, C] for labels int64 [N] and noise float32 [N, noise].

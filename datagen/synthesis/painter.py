@@ -18,6 +18,8 @@ from datagen.synthesis import generator
 from datagen.synthesis.plan import TILE
 
 RULE = "rule:"
+ATTEMPTS, PIECES = 50, (8, 16, 32, TILE)
+"""noises that an image has at most, and images that are computed together"""
 SAID = {"flag", "--set"}
 """origins of settings that are meant for this very call; recipe files and the environment speak of other runs too"""
 
@@ -35,6 +37,7 @@ class Origin:
         ingredients: what decides pixels besides seed, class name and index.
         source: "synthetic", or "rule".
         family: name or PATH.py:Class of a generator's family, "" for a rule; no ingredient, as the card holds its hash.
+        confidence: least one of the filter that an image needs, 0 takes all.
     """
 
     run: str
@@ -46,13 +49,35 @@ class Origin:
     ingredients: Mapping[str, Any]
     source: str
     family: str = ""
+    confidence: float = 0.0
+
+
+@dataclass(frozen=True)
+class Painted:
+    """Images of one class with what is known of them.
+
+    Attributes:
+        images: uint8 [N, H, W, C].
+        attempts: int64 [N], noises that were thrown away before.
+        confidence: the filter's probability float32 [N] of the class; None where nothing scored them.
+        probabilities: float16 [N, classes], classes in code-point order; None likewise.
+        tried: images computed for them.
+        forced: those taken though no attempt was sure enough.
+    """
+
+    images: np.ndarray
+    attempts: np.ndarray
+    confidence: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
+    tried: int = 0
+    forced: int = 0
 
 
 class Painter(Protocol):
     """Paints tiles."""
 
-    def tile(self, name: str, first: int, wanted: int) -> np.ndarray:
-        """Return uint8 [wanted, H, W, C]: the images of class `name` from index `first`."""
+    def tile(self, name: str, first: int, wanted: int) -> Painted:
+        """Return the `wanted` images of class `name` from index `first`."""
 
 
 def look(run: str, recipe: Recipe) -> Origin:
@@ -73,14 +98,18 @@ def look(run: str, recipe: Recipe) -> Origin:
     device = machine.device(recipe.device)
     spread = generator.chosen(card, "spread", 1.0) if recipe.spread is None else recipe.spread
     guidance = generator.chosen(card, "guidance", 0.0) if recipe.guidance is None else recipe.guidance
-    ingredients = {"generator": digest, "spread": spread, "guidance": guidance, "device": device, "precision": "fp32"}
-    return Origin(run, tuple(sorted(card.classes)), card.shape, device, spread, guidance, ingredients, "synthetic", family)
+    confidence = generator.chosen(card, "confidence", 0.0) if recipe.min_confidence is None else recipe.min_confidence
+    if confidence > 0 and generator.FILTER not in card.hashes:
+        raise UsageError("this generator has no filter", where="--min-confidence", hint="leave it out, or fit anew")
+    ingredients = {"generator": digest, "spread": spread, "guidance": guidance, "confidence": confidence, "device": device, "precision": "fp32"}
+    return Origin(run, tuple(sorted(card.classes)), card.shape, device, spread, guidance, ingredients, "synthetic", family, confidence)
 
 
 def _look_at_rule(run: str, recipe: Recipe) -> Origin:
     name = run.removeprefix(RULE)
     rule = registry.load("rules", name)()
-    for key, said in {"spread": recipe.spread, "guidance": recipe.guidance, "family": recipe.origins.get("family") in SAID or None}.items():
+    given = {"spread": recipe.spread, "guidance": recipe.guidance, "min-confidence": recipe.min_confidence}
+    for key, said in {**given, "family": recipe.origins.get("family") in SAID or None}.items():
         if said is not None:
             raise UsageError(f"a rule has no {key}", where=f"--{key}", hint=f"leave out --{key}, or give a fitted RUN")
     if recipe.device not in {"auto", "cpu"}:
@@ -109,27 +138,57 @@ class RulePainter:
         self.rule, self.seed = registry.load("rules", origin.run.removeprefix(RULE))(), seed
         self.labels = {name: label for label, name in enumerate(self.rule.classes)}
 
-    def tile(self, name: str, first: int, wanted: int) -> np.ndarray:
-        """Return uint8 [wanted, H, W, C]: the images of class `name` from index `first`."""
+    def tile(self, name: str, first: int, wanted: int) -> Painted:
+        """Return the `wanted` images of class `name` from index `first`."""
         drawn = [self.rule.draw(seeds.integer("image", self.seed, name, first + i, 0), self.labels[name]).image for i in range(wanted)]
-        return np.stack(drawn)
+        return Painted(np.stack(drawn), np.zeros(wanted, np.int64), tried=wanted)
 
 
 class GeneratorPainter:
-    """Computes whole tiles of 64 images with one thread, so that floating point agrees whatever is asked for."""
+    """Computes whole tiles of 64 images with one thread, so that floating point agrees whatever is asked for.
+
+    Where the filter asks for more confidence than an image has, it is computed again from other noise, 50 times at most; the
+    whole tile takes part whatever is wanted of it, in pieces of 8, 16, 32 or 64.
+    """
 
     def __init__(self, origin: Origin, seed: int) -> None:
         self.generator = generator.open_generator(origin.run, origin.device, origin.family)
         self.origin, self.seed = origin, seed
         self.labels = {name: label for label, name in enumerate(self.generator.card.classes)}
+        self.order = [self.labels[name] for name in origin.classes]
 
-    def tile(self, name: str, first: int, wanted: int) -> np.ndarray:
-        """Return uint8 [wanted, H, W, C]: the images of class `name` from index `first`, a multiple of 64."""
-        size = self.generator.card.noise
-        noise = np.stack([seeds.image_noise(self.seed, name, first + i, 0, size) for i in range(TILE)])
-        labels = np.full(TILE, self.labels[name], np.int64)
+    def tile(self, name: str, first: int, wanted: int) -> Painted:
+        """Return the `wanted` images of class `name` from index `first`, a multiple of 64."""
+        label, least = self.labels[name], self.origin.confidence
+        attempts = np.zeros(TILE, np.int64)
         with one_thread():
-            return self.generator.images(labels, noise, self.origin.spread, self.origin.guidance)[:wanted]
+            images, found = self._computed(name, first + np.arange(TILE), 0)
+            if found is None:
+                return Painted(images[:wanted], attempts[:wanted], tried=wanted)
+            sure, tried = found[:, label], np.ones(TILE, np.int64)
+            for attempt in range(1, ATTEMPTS):
+                lacking = np.flatnonzero(sure < least)
+                if not len(lacking):
+                    break
+                tried[lacking] += 1
+                others, scores = self._computed(name, first + lacking, attempt)
+                assert scores is not None
+                better = scores[:, label] > sure[lacking]
+                rows = lacking[better]
+                images[rows], found[rows], attempts[rows] = others[better], scores[better], attempt
+                sure = found[:, label]
+        probabilities = found[:wanted, self.order].astype(np.float16)
+        forced = int((sure[:wanted] < least).sum())
+        return Painted(images[:wanted], attempts[:wanted], sure[:wanted].astype(np.float32), probabilities, int(tried[:wanted].sum()), forced)
+
+    def _computed(self, name: str, indices: np.ndarray, attempt: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return images uint8 [N, H, W, C] of some indices at an attempt, and the filter's probabilities float32 [N, classes] where there is one."""
+        count = len(indices)
+        padded = np.resize(indices, next(size for size in PIECES if size >= count))
+        noise = np.stack([seeds.image_noise(self.seed, name, int(i), attempt, self.generator.card.noise) for i in padded])
+        images = self.generator.images(np.full(len(padded), self.labels[name], np.int64), noise, self.origin.spread, self.origin.guidance)
+        scores = None if self.generator.filter is None else self.generator.filter.predict(images)[:count]
+        return images[:count], scores
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from datagen.formats import encode
 from datagen.progress import Progress, span
 from datagen.reading.manifest import MANIFEST
 from datagen.records import SCHEMA, Recipe, ShardNote, ShardTask
-from datagen.synthesis import commit, forecast
+from datagen.synthesis import acceptance, commit, forecast
 from datagen.synthesis.heartbeat import listening
 from datagen.synthesis.painter import RULE, Origin, look, production
 from datagen.synthesis.plan import TILE, Plan, shard_size
@@ -133,7 +133,7 @@ def _separate(run: str, out: Path) -> None:
 
 def _planned(order: Order) -> dict[str, Any]:
     plan, origin = order.plan, order.origin
-    chosen = {"spread": origin.spread, "guidance": origin.guidance} if origin.source == "synthetic" else {}
+    chosen = {"spread": origin.spread, "guidance": origin.guidance, "min_confidence": origin.confidence} if origin.source == "synthetic" else {}
     return {
         "out": str(order.out),
         "classes": len(plan.classes),
@@ -170,9 +170,12 @@ def _produce(order: Order, progress: Progress, begun: bool) -> dict[str, Any]:
         if begun:
             progress.say(f"continues: {len(notes):,} of {len(tasks):,} shards are there and whole")
         maker = order.maker()
+        acceptance.require(order.origin, order.plan.seed)
         forecast.require(order.out, order.format, maker, missing)
         for note in _made(order, maker, missing, progress, there):
             notes[note.id] = note
+    if missing and (text := acceptance.said(list(notes.values()), order.origin.confidence)):
+        progress.say(text)
     manifest = commit.finish(order.out, order.written(), list(notes.values()))
     seconds = time.monotonic() - started
     made = order.plan.images - there

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ from datagen.formats import encode
 from datagen.records import ShardNote, ShardTask
 from datagen.synthesis.commit import commit
 from datagen.synthesis.heartbeat import beat
-from datagen.synthesis.painter import Origin, Painter, open_painter
+from datagen.synthesis.painter import Origin, Painted, Painter, open_painter
 from datagen.synthesis.plan import Plan
+
+MOST_CLASSES = 100
+"""with more, probabilities are not stored"""
 
 
 @dataclass
@@ -49,30 +53,39 @@ class ShardMaker:
         part: Format = registry.load("formats", self.format)()
         return part
 
-    def encoded(self, label: int, first: int, wanted: int) -> list[bytes]:
-        """Return the image files of one tile."""
+    def painted(self, label: int, first: int, wanted: int) -> Painted:
+        """Return one tile."""
         if self._painter is None:
             self._painter = open_painter(self.origin, self.plan.seed)
-        return encode.encode(self._painter.tile(self.plan.classes[label], first, wanted), self.encoder)
+        return self._painter.tile(self.plan.classes[label], first, wanted)
 
     def rows(self, task: ShardTask) -> Rows:
         """Return the rows of a shard in the order they are stored; beats after each tile."""
         images: list[bytes] = []
+        found: list[Painted] = []
         for label, first, wanted in task.tiles:
-            images += self.encoded(label, first, wanted)
+            tile = self.painted(label, first, wanted)
+            images += encode.encode(tile.images, self.encoder)
+            found.append(dataclasses.replace(tile, images=tile.images[:0]))
             beat(wanted)
         tiles = np.array(task.tiles, np.int64).reshape(-1, 3)
         labels = np.repeat(tiles[:, 0], tiles[:, 2])
         indices = np.concatenate([np.arange(first, first + wanted) for _, first, wanted in task.tiles])
         order = self.plan.order(task.id, len(images))
-        zeros = np.zeros(len(images), np.int64)
+        scored = all(tile.probabilities is not None for tile in found)
+        columns = {name: np.concatenate([getattr(tile, name) for tile in found])[order] for name in ("confidence", "probabilities") if scored}
+        if len(self.plan.classes) > MOST_CLASSES:
+            columns.pop("probabilities", None)
         return Rows(
             [images[i] for i in order],
             labels[order],
             self.plan.classes,
-            zeros + self.plan.seed,
+            np.full(len(images), self.plan.seed, np.int64),
             indices[order],
-            zeros,
+            np.concatenate([tile.attempts for tile in found])[order],
+            **columns,
+            tried=sum(tile.tried for tile in found),
+            forced=sum(tile.forced for tile in found),
             suffix=encode.SUFFIXES[self.encoder],
             source=self.origin.source,
         )

@@ -13,11 +13,21 @@ from datagen.contracts import Family, State
 from datagen.records import FIT, GeneratorCard
 from datagen.training import checkpoint
 
-WEIGHTS = "weights.safetensors"
+WEIGHTS, FILTER = "weights.safetensors", "filter.safetensors"
 NOT_NETS = {"budget", "images", "checkpoint_every", "grid_every"}
 
 
-def write(folder: Path, family: Family, state: State, *, classes: Sequence[str], data: Mapping[str, Any], images_seen: int, chosen: Mapping[str, Any]) -> Path:
+def write(
+    folder: Path,
+    family: Family,
+    state: State,
+    *,
+    classes: Sequence[str],
+    data: Mapping[str, Any],
+    images_seen: int,
+    chosen: Mapping[str, Any],
+    filter: bytes = b"",
+) -> Path:
     """Write weights and card of a fitted generator; returns the card's path.
 
     Args:
@@ -28,11 +38,13 @@ def write(folder: Path, family: Family, state: State, *, classes: Sequence[str],
         data: fingerprint and counts of the training data; no path and no file name.
         images_seen: images shown, counting repeats.
         chosen: what was chosen, with reasons.
+        filter: a recogniser as `recogniser.stored.pack` writes it, or nothing.
     """
     recipe, spec = state.spec.recipe, state.spec
     storage.make_folder(folder)
     weights = checkpoint.pack(checkpoint.named("", {name: state.modules[name] for name in family.kept}))
     _, sha256 = storage.replace(folder / WEIGHTS, weights)
+    hashes = {WEIGHTS: sha256} | ({FILTER: storage.replace(folder / FILTER, filter)[1]} if filter else {})
     settings = {k: v for k, v in recipe.settings(FIT).items() if k not in NOT_NETS} | {"seed": recipe.seed}
     settings["family"] = _family_name(recipe.family)
     card = GeneratorCard(
@@ -45,7 +57,7 @@ def write(folder: Path, family: Family, state: State, *, classes: Sequence[str],
         settings=settings,
         chosen=chosen,
         data=data,
-        hashes={WEIGHTS: sha256},
+        hashes=hashes,
         noise=family.noise(spec),
         version=datagen.__version__,
     )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -45,6 +46,7 @@ class Job:
         inputs: what the stage under way trains on in place of images, one row for each training image.
         rollbacks: how often the fit went back to a checkpoint; each time the step size is halved and the order changes.
         bad: steps in a row whose losses were no numbers.
+        selection: steps and layout of the recognisers that choose by usefulness.
     """
 
     family: Family
@@ -60,6 +62,7 @@ class Job:
     inputs: torch.Tensor | None = None
     rollbacks: int = 0
     bad: int = 0
+    selection: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def draws(self) -> bool:

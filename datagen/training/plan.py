@@ -14,25 +14,33 @@ import torch
 from datagen import machine, seeds
 from datagen.contracts import Family, Spec, Stage, State
 from datagen.progress import span
+from datagen.recogniser import timing as recogniser_timing
+from datagen.recogniser.fit import Settings
+from datagen.recogniser.stored import WIDTH
 from datagen.records import Recipe
-from datagen.training import timing
+from datagen.training import selection, timing
 from datagen.training.batches import Batches
 
 DEFAULT_SECONDS = 600.0
-AFTER_TRAINING = 0.08
+AFTER_TRAINING, SELECTION = 0.06, 0.16
+"""shares of a budget: for what comes after the training, and of it for choosing by usefulness"""
+SHOWN = 0.5
+"""images that the recognisers of the choice are shown all together, by those that the generator is shown, where no budget is given"""
 CHECKPOINT_SECONDS = 45.0
 GRID_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A fit's plan: the full recipe, what it builds for, images of each stage, and sentences for the user."""
+    """A fit's plan: the full recipe, what it builds for, images of each stage, sentences for the user, and how what is
+    chosen by usefulness is chosen (steps, layout)."""
 
     recipe: Recipe
     spec: Spec
     totals: tuple[int, ...]
     rates: Mapping[str, Mapping[str, float]]
     sentences: tuple[str, ...]
+    selection: Mapping[str, Any]
 
 
 def prepare(recipe: Recipe, family: Family, shape: tuple[int, int, int], counts: Sequence[int]) -> Spec:
@@ -82,7 +90,18 @@ def complete(spec: Spec, family: Family, batches: Batches, *, begun: float) -> P
     seconds = sum(total / rate for total, rate in zip(totals, rates_now, strict=True))
     sentences = (how.format(images=sum(totals), seconds=span(seconds), end=time.strftime("%H:%M", time.localtime(time.time() + seconds))),)
     rates = {stage.name: t.rates for stage, t in zip(stages, timed, strict=True)}
-    return Plan(recipe, Spec(spec.classes, spec.shape, spec.counts, recipe), totals, rates, sentences)
+    seen = sum(total for total, stage in zip(totals, stages, strict=True) if stage.inputs is None)
+    return Plan(recipe, Spec(spec.classes, spec.shape, spec.counts, recipe), totals, rates, sentences, _selection(recipe, spec, seen))
+
+
+def _selection(recipe: Recipe, spec: Spec, seen: int) -> dict[str, Any]:
+    """Return steps and layout of the recognisers that choose: by the budget, or by the images that the generator is shown."""
+    settings = Settings(batch=selection.BATCH, width=WIDTH)
+    if recipe.deterministic:
+        return {"steps": selection.steps(seen * SHOWN), "layout": settings.layout}
+    timed = recogniser_timing.choose(settings, spec.shape, spec.classes, device=recipe.device, threads=[recipe.threads or 1])
+    wanted = seen * SHOWN if recipe.origins.get("images") not in {None, "default", "plan"} else (recipe.budget or DEFAULT_SECONDS) * SELECTION * timed.rate
+    return {"steps": selection.steps(wanted), "layout": timed.settings.layout}
 
 
 def _built(stage: Stage, state: State, recipe: Recipe) -> State:
@@ -115,7 +134,7 @@ def _totals(recipe: Recipe, stages: Sequence[Stage], rates: Sequence[float], beg
         how = "{images:,} training images (--images), about {seconds}, until about {end}"
     else:
         budget = recipe.budget or DEFAULT_SECONDS
-        left = max(budget * (1 - AFTER_TRAINING) - (time.monotonic() - begun), 0.1 * budget)
+        left = max(budget * (1 - AFTER_TRAINING - SELECTION) - (time.monotonic() - begun), 0.1 * budget)
         wanted = [left * stage.share * rate for stage, rate in zip(stages, rates, strict=True)]
         given = f"--budget {span(budget)}" if recipe.budget else f"{span(budget)} by default; --budget or --images change it"
         how = "{images:,} training images, about {seconds}, until about {end} (" + given + ")"
@@ -157,7 +176,12 @@ def stored(plan: Plan, asked: Mapping[str, Any]) -> dict[str, Any]:
         "totals": list(plan.totals),
         "rates": {k: dict(v) for k, v in plan.rates.items()},
         "sentences": list(plan.sentences),
+        "selection": dict(plan.selection),
     }
+
+
+BEFORE = {"steps": selection.FEWEST_STEPS, "layout": "contiguous"}
+"""of a run that an older version began"""
 
 
 def restored(known: Mapping[str, Any], recipe: Recipe, shape: tuple[int, int, int], counts: Sequence[int]) -> Plan:
@@ -165,4 +189,4 @@ def restored(known: Mapping[str, Any], recipe: Recipe, shape: tuple[int, int, in
     settings = known["settings"] | {"device": machine.device(recipe.device)}
     whole = recipe.changed("plan", **{k: v for k, v in settings.items() if v is not None})
     spec = Spec(len(counts), shape, tuple(int(c) for c in counts), whole)
-    return Plan(whole, spec, tuple(known["totals"]), known["rates"], tuple(known["sentences"]))
+    return Plan(whole, spec, tuple(known["totals"]), known["rates"], tuple(known["sentences"]), known.get("selection", BEFORE))

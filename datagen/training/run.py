@@ -19,10 +19,12 @@ from datagen import recipe as recipes
 from datagen.contracts import Family, State
 from datagen.errors import ArtefactError, InputError, OutputError, Stopped, UsageError
 from datagen.progress import Progress, span
+from datagen.recogniser import stored
 from datagen.records import ANY, FIT, READ, Dataset, Recipe
 from datagen.sources import cache, scan, shape, split
-from datagen.training import generator, loop, plan
+from datagen.training import generator, loop, plan, selection
 from datagen.training.batches import Batches
+from datagen.training.selection import Selected
 from datagen.training.watch import Watch
 
 FREE = ("threads", "device")
@@ -170,7 +172,9 @@ def _job(
     torch.use_deterministic_algorithms(ready.recipe.deterministic)
     watch = Watch(out, progress, real.dataset.classes)
     state = State(ready.spec)
-    return loop.Job(family, list(family.stages(ready.spec)), ready.totals, state, batches, out, ready.recipe.device, watch)
+    job = loop.Job(family, list(family.stages(ready.spec)), ready.totals, state, batches, out, ready.recipe.device, watch)
+    job.selection = ready.selection
+    return job
 
 
 def _finish(job: loop.Job, real: Real, begun: float) -> dict[str, Any]:
@@ -182,16 +186,54 @@ def _finish(job: loop.Job, real: Real, begun: float) -> dict[str, Any]:
     images = sum(job.totals)
     grid = job.watch.grid(job.family, job.sampled(), images, job.device)
     recipe, parts = job.state.spec.recipe, real.parts
-    chosen = {
-        "spread": {"value": 1.0, "why": "as trained"},
-        "guidance": {"value": 0.0, "why": "none by default"},
-        "precision": recipe.precision,
-        "layout": recipe.layout,
-    }
+    selected = _selected(job, real)
+    chosen = {**selected.chosen, "guidance": {"value": 0.0, "why": "none by default"}, "precision": recipe.precision, "layout": recipe.layout}
     data = {"fingerprint": real.dataset.fingerprint, "train": len(parts.train), "select": len(parts.select), "test": len(parts.test)}
-    generator.write(job.folder / "generator", job.family, job.state, classes=real.dataset.classes, data=data, images_seen=images, chosen=chosen)
+    generator.write(
+        job.folder / "generator",
+        job.family,
+        job.state,
+        classes=real.dataset.classes,
+        data=data,
+        images_seen=images,
+        chosen=chosen,
+        filter=stored.pack(selected.filter),
+    )
     job.watch.progress.say(f"samples by class: {grid}")
+    if selected.sentence:
+        spread, least = (selected.chosen[name]["value"] for name in ("spread", "confidence"))
+        job.watch.progress.say(f"chosen: spread {spread:g} (--spread), least confidence {least:g} (--min-confidence); {selected.chosen['spread']['why']}")
+        job.watch.progress.say(selected.sentence)
     return _summary(job.folder, begun, finished=False)
+
+
+def _selected(job: loop.Job, real: Real) -> Selected:
+    """Train the filter and choose what `synthesize` takes by default."""
+    recipe, state, names = job.state.spec.recipe, job.sampled(), real.dataset.classes
+    size = job.family.noise(job.state.spec)
+
+    def draw(labels: np.ndarray, places: np.ndarray, spread: float) -> np.ndarray:
+        noise = np.stack([seeds.image_noise(recipe.seed, f"selection {names[k]}", int(i), 0, size) for k, i in zip(labels, places, strict=True)])
+        with torch.inference_mode():
+            arguments = (torch.from_numpy(labels).to(job.device), torch.from_numpy(noise).to(job.device))
+            images = job.family.sample(state, *arguments, spread, 0.0).float()
+        return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+    def part(rows: np.ndarray) -> selection.Part:
+        return selection.Part(real.pixels[rows], real.dataset.labels[rows])
+
+    with job.watch.progress.stage("fit: choosing by usefulness", selection.RUNS):
+        return selection.select(
+            part(real.parts.train),
+            part(real.parts.select),
+            draw,
+            classes=len(names),
+            steps=int(job.selection["steps"]),
+            layout=str(job.selection["layout"]),
+            seed=recipe.seed,
+            device=job.device,
+            advance=job.watch.progress.advance,
+        )
 
 
 def _summary(out: Path, begun: float, *, finished: bool) -> dict[str, Any]:

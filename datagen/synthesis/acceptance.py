@@ -1,0 +1,43 @@
+"""Whether the filter lets enough images through: probed before production, said after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from datagen.errors import SafetyError
+from datagen.records import ShardNote
+from datagen.synthesis.painter import Origin, open_painter
+from datagen.synthesis.plan import TILE
+
+LEAST = 0.1
+"""share of a class's images that must be sure enough"""
+CLASSES = 100
+"""classes that are probed at most"""
+
+
+def require(origin: Origin, seed: int) -> None:
+    """Compute one tile of each class (of 100 classes at most) and look at its first attempts.
+
+    Raises:
+        SafetyError: of some class fewer than one in ten images is as sure as the least confidence asks for.
+    """
+    if origin.confidence <= 0:
+        return
+    painter = open_painter(origin, seed)
+    for name in origin.classes[:: max(1, -(-len(origin.classes) // CLASSES))]:
+        tile = painter.tile(name, 0, TILE)
+        share = float(np.mean((tile.attempts == 0) & (tile.confidence >= origin.confidence))) if tile.confidence is not None else 1.0
+        if share < LEAST:
+            what = f"of class {name!r} only {100 * share:.0f} % of the images reach a confidence of {origin.confidence:g}"
+            raise SafetyError(what, where=origin.run, hint="lower --min-confidence, or fit for longer")
+
+
+def said(notes: Sequence[ShardNote], least: float) -> str:
+    """Return how many images were computed for those that were taken, "" where none was thrown away."""
+    tried, taken, forced = (sum(getattr(note, key) for note in notes) for key in ("tried", "accepted", "forced"))
+    if tried <= taken:
+        return ""
+    text = f"{100 * (taken - forced) / tried:.0f} % of {tried:,} computed images reached a confidence of {least:g} (--min-confidence)"
+    return text + (f"; {forced:,} were taken though no attempt did" if forced else "")

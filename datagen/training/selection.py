@@ -1,0 +1,130 @@
+"""What `fit` chooses after training, by how well a recogniser does on the select part after training on synthetic images alone."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from datagen import seeds
+from datagen.recogniser.fit import Fitted, Settings, fit
+from datagen.recogniser.stored import WIDTH, confidence
+
+BATCH, LEARNING_RATE = 32, 0.1
+SPREADS, THRESHOLDS = (1.0, 1.3), (0.0, 0.6)
+"""scales of the noise and least confidences that are tried; the first ones stay unless others are plainly better"""
+RUNS = 2 + len(SPREADS) * len(THRESHOLDS)
+"""recognisers trained: the filter, one on real images, one for each candidate"""
+FEWEST_STEPS, MOST_STEPS = 5, 600
+FEWEST = 40
+"""images of the select part from which something is chosen"""
+MOST, LEAST, DRAWS = 2_500, 3, 3
+"""synthetic images that a recogniser trains on at most (of a class at least), and how many are computed for each that is wanted"""
+Draw = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
+"""images uint8 [N, H, W, C] of labels [N], places [N] (which keep draws apart) and a spread"""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Real images uint8 [N, H, W, C] and their labels int64 [N]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Selected:
+    """The filter, and what was chosen with its reasons, as the generator's card has it."""
+
+    filter: Fitted
+    chosen: Mapping[str, Any]
+    sentence: str
+
+
+def steps(images: float) -> int:
+    """Return the steps of each recogniser where all together are shown so many images."""
+    return max(FEWEST_STEPS, min(MOST_STEPS, int(images / (RUNS * BATCH))))
+
+
+def select(
+    train: Part, part: Part, draw: Draw, *, classes: int, steps: int, layout: str, seed: int, device: str, advance: Callable[[int], object] = lambda _: None
+) -> Selected:
+    """Train the filter on the training images and choose spread and confidence threshold.
+
+    Args:
+        train: the images that the generator learnt from.
+        part: the select part, which nothing was trained on.
+        draw: the fitted generator.
+        classes: number of classes.
+        steps: of each recogniser.
+        layout: "contiguous" or "channels-last".
+        seed: everything random follows from it.
+        device: "cpu", "cuda" or "mps".
+        advance: called with 1 after each recogniser.
+    """
+
+    def trained(name: str, images: np.ndarray, labels: np.ndarray) -> Fitted:
+        settings = Settings(steps=steps, batch=BATCH, learning_rate=LEARNING_RATE, width=WIDTH, layout=layout)
+        found = fit(images, labels, classes=classes, settings=settings, seed=seeds.integer("selection", seed, name), device=device)
+        advance(1)
+        return found
+
+    def right(judge: Fitted) -> float:
+        return float((judge.predict(part.images).argmax(1) == part.labels).mean())
+
+    filter = trained("filter", train.images, train.labels)
+    if len(part.labels) < FEWEST:
+        why = f"as trained: {len(part.labels)} images in the select part are too few to choose by"
+        return Selected(filter, _chosen(SPREADS[0], THRESHOLDS[0], why), "")
+    real = right(trained("real", train.images, train.labels))
+    wanted = np.minimum(max(LEAST, MOST // classes), np.bincount(train.labels, minlength=classes))
+    scores: dict[tuple[float, float], float] = {}
+    for spread in SPREADS:
+        images, labels = _drawn(draw, wanted * DRAWS, spread)
+        sure = confidence(filter.predict(images), labels)
+        for threshold in THRESHOLDS:
+            rows = _accepted(labels, sure, wanted, threshold)
+            scores[spread, threshold] = right(trained(f"{spread:g} {threshold:g}", images[rows], labels[rows]))
+    return _decided(filter, scores, real, len(part.labels), steps)
+
+
+def _drawn(draw: Draw, counts: np.ndarray, spread: float) -> tuple[np.ndarray, np.ndarray]:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    places = np.concatenate([np.arange(count) for count in counts])
+    pieces = [draw(labels[start : start + 256], places[start : start + 256], spread) for start in range(0, len(labels), 256)]
+    return np.concatenate(pieces), labels
+
+
+def _accepted(labels: np.ndarray, sure: np.ndarray, wanted: np.ndarray, threshold: float) -> np.ndarray:
+    """Return the first rows of each class that are sure enough, as many as wanted; the surest others make up for what lacks."""
+    rows = []
+    for label, count in enumerate(wanted):
+        own = np.flatnonzero(labels == label)
+        good = own[sure[own] >= threshold]
+        rest = own[sure[own] < threshold]
+        rows.append(np.concatenate([good, rest[np.argsort(-sure[rest], kind="stable")]])[:count])
+    return np.concatenate(rows)
+
+
+def _decided(filter: Fitted, scores: Mapping[tuple[float, float], float], real: float, images: int, steps: int) -> Selected:
+    """Take the best candidate where it is better than the plain one by more than a standard error."""
+    plain = scores[SPREADS[0], THRESHOLDS[0]]
+    error = math.sqrt(max(plain * (1 - plain), 0.25 / images) / images)
+    best = max(scores, key=lambda pair: (scores[pair], -abs(pair[0] - 1), -pair[1]))
+    spread, threshold = best if scores[best] > plain + error else (SPREADS[0], THRESHOLDS[0])
+    table = ", ".join(f"spread {s:g} and confidence {t:g}: {100 * scores[s, t]:.1f} %" for s, t in itertools.product(SPREADS, THRESHOLDS))
+    why = f"synthetic only, on {images:,} select images after {steps} steps: {table}"
+    known = {"synthetic": round(scores[spread, threshold], 6), "real": round(real, 6), "images": images, "steps": steps}
+    sentence = (
+        f"to expect: a recogniser trained on synthetic images only names {100 * known['synthetic']:.1f} % of {images:,} unseen select images right, "
+        f"one trained on the real images {100 * real:.1f} % ({steps} steps each; evaluate measures it well)"
+    )
+    return Selected(filter, _chosen(spread, threshold, why) | {"expected": known}, sentence)
+
+
+def _chosen(spread: float, threshold: float, why: str) -> dict[str, Any]:
+    return {"spread": {"value": spread, "why": why}, "confidence": {"value": threshold, "why": why}}

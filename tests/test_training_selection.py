@@ -1,0 +1,95 @@
+"""What fit chooses by usefulness, and the filter that travels with a generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load
+
+from datagen.errors import ArtefactError
+from datagen.recogniser import stored
+from datagen.recogniser.fit import Settings, fit
+from datagen.training import selection
+from datagen.training.selection import Part, select
+
+Draw = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
+
+
+def sides(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return images that are bright above (0) or below (1)."""
+    images = rng.integers(0, 60, (len(labels), 16, 16, 1), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[8 * label : 8 * label + 8] += 150
+    return images
+
+
+def part(count: int, seed: int) -> Part:
+    labels = np.arange(count) % 2
+    return Part(sides(labels, np.random.default_rng(seed)), labels)
+
+
+def drawing(wrong: float, good_spread: float = 1.0) -> Draw:
+    """Return a generator that draws the other class in a share of its images, and in all of them at any but one spread."""
+
+    def draw(labels: np.ndarray, places: np.ndarray, spread: float) -> np.ndarray:
+        rng = np.random.default_rng(int(places[0]) + 1000 * int(labels[0]))
+        swapped = rng.random(len(labels)) < (wrong if spread == good_spread else 1.0)
+        return sides(np.where(swapped, 1 - labels, labels), rng)
+
+    return draw
+
+
+def selected(draw: Draw, count: int = 80) -> selection.Selected:
+    return select(part(120, 0), part(count, 1), draw, classes=2, steps=60, layout="contiguous", seed=0, device="cpu")
+
+
+def test_wrong_images_are_filtered_where_that_helps() -> None:
+    found = selected(drawing(0.7))
+    assert found.chosen["confidence"]["value"] == 0.6 and found.chosen["spread"]["value"] == 1.0
+    assert found.chosen["expected"]["synthetic"] > 0.9 and found.chosen["expected"]["real"] > 0.9
+    assert "to expect" in found.sentence and "80 select images" in found.chosen["spread"]["why"]
+
+
+def test_the_spread_that_is_better_is_taken() -> None:
+    found = selected(drawing(0.0, good_spread=1.3))
+    assert found.chosen["spread"]["value"] == 1.3
+
+
+def test_where_nothing_is_better_all_stays_as_trained() -> None:
+    found = selected(drawing(0.0))
+    assert (found.chosen["spread"]["value"], found.chosen["confidence"]["value"]) == (1.0, 0.0)
+
+
+def test_too_few_select_images_choose_nothing() -> None:
+    found = selected(drawing(0.7), count=20)
+    assert (found.chosen["spread"]["value"], found.chosen["confidence"]["value"], found.sentence) == (1.0, 0.0, "")
+    assert "too few" in found.chosen["spread"]["why"] and "expected" not in found.chosen
+    assert (found.filter.predict(part(40, 5).images).argmax(1) == part(40, 5).labels).mean() > 0.9
+
+
+def test_accepted_rows_are_the_first_sure_ones_then_the_surest() -> None:
+    labels, sure = np.array([0, 0, 0, 0, 1, 1, 1]), np.array([0.1, 0.9, 0.5, 0.8, 0.2, 0.3, 0.1])
+    assert selection._accepted(labels, sure, np.array([3, 2]), 0.6).tolist() == [1, 3, 2, 5, 4]
+    assert selection._accepted(labels, sure, np.array([2, 1]), 0.0).tolist() == [0, 1, 4]
+
+
+def test_steps_stay_within_bounds() -> None:
+    assert selection.steps(0) == selection.FEWEST_STEPS and selection.steps(1e9) == selection.MOST_STEPS
+    assert selection.steps(100 * selection.RUNS * selection.BATCH) == 100
+
+
+def test_a_filter_comes_back_as_it_was() -> None:
+    real = part(60, 0)
+    fitted = fit(real.images, real.labels, classes=2, settings=Settings(steps=5, batch=16, width=stored.WIDTH), seed=0)
+    raw = stored.pack(fitted)
+    assert raw == stored.pack(fitted)
+    again = stored.unpack(load(raw), 2, (1, 16, 16), "cpu", "here")
+    assert np.array_equal(again.predict(real.images), fitted.predict(real.images))
+    for bad in ({}, {k: v for k, v in load(raw).items() if k != "mean"}, load(raw) | {"mean": torch.tensor([float("nan")])}):
+        with pytest.raises(ArtefactError):
+            stored.unpack(bad, 2, (1, 16, 16), "cpu", "here")
+    with pytest.raises(ArtefactError, match="does not fit"):
+        stored.unpack(load(raw), 3, (1, 16, 16), "cpu", "here")
