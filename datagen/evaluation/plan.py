@@ -23,9 +23,11 @@ SECONDS, SLOWER = 1.65, 0.736
 """everything takes at most 1.65 times the number of real images to the power of 0.736 in seconds (1,600: 6 minutes, 60,000: 90)"""
 SHOWN, GROWTH = 440, 0.6
 """training images shown by one arm in batches of 128, counting repeats, are at most 440 times the number of real images to the power of 0.6"""
-BATCHES = ((4_000, 32), (20_000, 64))
+BATCHES = ((2_000, 32), (20_000, 64))
 """images a step below so many real images on a CPU; a smaller batch learns more from as many images shown (as their root)"""
-NARROW, WIDTH = 4_000, 16
+OF_CLASSES = 1.4
+"""images a step that there are for each class at least, up to 128: with fewer, batch norm's statistics jump from step to step"""
+NARROW, WIDTH = 2_000, 16
 """below so many real images on a CPU the small recogniser is this wide"""
 LEAST_SECONDS = 240
 """that few images may take all the same"""
@@ -137,7 +139,7 @@ def make(recipe: Recipe, sizes: Sizes, *, device: str) -> Plan:
         sizes: of the images.
         device: "cpu", "cuda" or "mps".
     """
-    batch = recipe.judge_batch or _batch(sizes.real, device)
+    batch = recipe.judge_batch or _batch(sizes, device)
     rate = recipe.judge_learning_rate or choose.rates(recipe.recogniser, recipe.weights, batch)[0]
     width = WIDTH if recipe.recogniser == Settings.recogniser and recipe.weights is None and device == "cpu" and sizes.real < NARROW else None
     settings = Settings(recogniser=recipe.recogniser, batch=batch, learning_rate=rate, width=width, weights=recipe.weights)
@@ -162,8 +164,9 @@ def extended(known: Plan, recipe: Recipe, sizes: Sizes) -> Plan:
     return dataclasses.replace(grown, runs=round(_runs(grown, sizes), 2))
 
 
-def _batch(real: int, device: str) -> int:
-    return next((batch for below, batch in BATCHES if device == "cpu" and real < below), choose.BATCH)
+def _batch(sizes: Sizes, device: str) -> int:
+    fitting = (batch for below, batch in BATCHES if device == "cpu" and sizes.real < below and batch >= OF_CLASSES * sizes.classes)
+    return next(fitting, choose.BATCH)
 
 
 def _repeats(recipe: Recipe, sizes: Sizes) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,8 +16,12 @@ from datagen.recogniser.stored import WIDTH, confidence
 BATCH, LEARNING_RATE = 32, 0.1
 SPREADS, THRESHOLDS = (1.0, 1.3), (0.0, 0.6)
 """scales of the noise and least confidences that are tried; the first ones stay unless others are plainly better"""
-RUNS = 2 + len(SPREADS) * len(THRESHOLDS)
-"""recognisers trained: the filter, one on real images, one for each candidate"""
+LONGER = 2
+"""times as long as the others the filter is trained"""
+RUNS = LONGER + 1 + len(THRESHOLDS) + len(SPREADS) - 1
+"""trainings: the filter's, one on real images, one for each threshold, one for each further spread"""
+ABLE = 0.5
+"""how far from chance to perfect a recogniser trained on real images must come, to choose by its like"""
 FEWEST_STEPS, MOST_STEPS = 5, 600
 FEWEST = 40
 """images of the select part from which something is chosen"""
@@ -64,29 +67,32 @@ def select(
         layout: "contiguous" or "channels-last".
         seed: everything random follows from it.
         device: "cpu", "cuda" or "mps".
-        advance: called with 1 after each recogniser.
+        advance: called with the trainings done after each, RUNS in all.
     """
 
-    def trained(name: str, images: np.ndarray, labels: np.ndarray) -> Fitted:
-        settings = Settings(steps=steps, batch=BATCH, learning_rate=LEARNING_RATE, width=WIDTH, layout=layout)
+    def trained(name: str, images: np.ndarray, labels: np.ndarray, times: int = 1) -> Fitted:
+        settings = Settings(steps=times * steps, batch=BATCH, learning_rate=LEARNING_RATE, width=WIDTH, layout=layout)
         found = fit(images, labels, classes=classes, settings=settings, seed=seeds.integer("selection", seed, name), device=device)
-        advance(1)
+        advance(times)
         return found
 
     def right(judge: Fitted) -> float:
         return float((judge.predict(part.images).argmax(1) == part.labels).mean())
 
-    filter = trained("filter", train.images, train.labels)
+    filter = trained("filter", train.images, train.labels, LONGER)
     if len(part.labels) < FEWEST:
         why = f"as trained: {len(part.labels)} images in the select part are too few to choose by"
         return Selected(filter, _chosen(SPREADS[0], THRESHOLDS[0], why), "")
     real = right(trained("real", train.images, train.labels))
+    if real < 1 / classes + ABLE * (1 - 1 / classes):
+        why = f"as trained: {steps} steps of the recogniser that chooses are too few ({100 * real:.0f} % of {len(part.labels)} right after real images)"
+        return Selected(filter, _chosen(SPREADS[0], THRESHOLDS[0], why), "")
     wanted = np.minimum(max(LEAST, MOST // classes), np.bincount(train.labels, minlength=classes))
     scores: dict[tuple[float, float], float] = {}
     for spread in SPREADS:
         images, labels = _drawn(draw, wanted * DRAWS, spread)
         sure = confidence(filter.predict(images), labels)
-        for threshold in THRESHOLDS:
+        for threshold in [max(scores, key=lambda pair: (scores[pair], -pair[1]))[1]] if scores else THRESHOLDS:
             rows = _accepted(labels, sure, wanted, threshold)
             scores[spread, threshold] = right(trained(f"{spread:g} {threshold:g}", images[rows], labels[rows]))
     return _decided(filter, scores, real, len(part.labels), steps)
@@ -116,7 +122,7 @@ def _decided(filter: Fitted, scores: Mapping[tuple[float, float], float], real: 
     error = math.sqrt(max(plain * (1 - plain), 0.25 / images) / images)
     best = max(scores, key=lambda pair: (scores[pair], -abs(pair[0] - 1), -pair[1]))
     spread, threshold = best if scores[best] > plain + error else (SPREADS[0], THRESHOLDS[0])
-    table = ", ".join(f"spread {s:g} and confidence {t:g}: {100 * scores[s, t]:.1f} %" for s, t in itertools.product(SPREADS, THRESHOLDS))
+    table = ", ".join(f"spread {s:g} and confidence {t:g}: {100 * score:.1f} %" for (s, t), score in scores.items())
     why = f"synthetic only, on {images:,} select images after {steps} steps: {table}"
     known = {"synthetic": round(scores[spread, threshold], 6), "real": round(real, 6), "images": images, "steps": steps}
     sentence = (
