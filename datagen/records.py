@@ -84,7 +84,7 @@ class Recipe(BaseModel):
     allow_synthetic: bool = setting(READ, "take images that say they are synthetic (AI mark, source column, our own shards) as real ones", False)
     max_pixels: Count = setting(READ, "images with more pixels are skipped", 64_000_000)
 
-    family: str = setting(FIT, "gan, dcgan, cvae, or FILE.py:Class", "cvae")
+    family: str = setting(FIT, "cvae, vae, gan, dcgan, or FILE.py:Class", "cvae")
     images: Count | None = setting(FIT, "training images to show, counting repeats (2M); planned from the budget")
     budget: Seconds | None = setting(FIT, "time for the whole fit, scan to exit (10m, 1h30m)")
     sampling: Literal["balanced", "natural"] = setting(FIT, "balanced shows every class equally often; natural as the folder has them", "balanced")
