@@ -13,7 +13,7 @@ from datagen.errors import ArtefactError
 from datagen.recogniser import stored
 from datagen.recogniser.fit import Settings, fit
 from datagen.training import selection
-from datagen.training.selection import Part, select
+from datagen.training.selection import How, Part, select
 
 Draw = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
 
@@ -43,7 +43,7 @@ def drawing(wrong: float, good_spread: float = 1.0) -> Draw:
 
 
 def selected(draw: Draw, count: int = 80) -> selection.Selected:
-    return select(part(120, 0), part(count, 1), draw, classes=2, steps=60, layout="contiguous", seed=0, device="cpu")
+    return select(part(120, 0), part(count, 1), draw, classes=2, how=How(60, "contiguous", 0, "cpu"))
 
 
 def test_wrong_images_are_filtered_where_that_helps() -> None:

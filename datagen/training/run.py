@@ -228,10 +228,7 @@ def _selected(job: loop.Job, real: Real) -> Selected:
             part(real.parts.select),
             draw,
             classes=len(names),
-            steps=int(job.selection["steps"]),
-            layout=str(job.selection["layout"]),
-            seed=recipe.seed,
-            device=job.device,
+            how=selection.How(int(job.selection["steps"]), str(job.selection["layout"]), recipe.seed, job.device),
             advance=job.watch.progress.advance,
         )
 

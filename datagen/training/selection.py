@@ -40,6 +40,16 @@ class Part:
 
 
 @dataclass(frozen=True)
+class How:
+    """How recognisers are trained: steps, layout ("contiguous" or "channels-last"), seed, device ("cpu", "cuda" or "mps")."""
+
+    steps: int
+    layout: str
+    seed: int
+    device: str
+
+
+@dataclass(frozen=True)
 class Selected:
     """The filter, and what was chosen with its reasons, as the generator's card has it."""
 
@@ -53,9 +63,7 @@ def steps(images: float) -> int:
     return max(FEWEST_STEPS, min(MOST_STEPS, int(images / (RUNS * BATCH))))
 
 
-def select(
-    train: Part, part: Part, draw: Draw, *, classes: int, steps: int, layout: str, seed: int, device: str, advance: Callable[[int], object] = lambda _: None
-) -> Selected:
+def select(train: Part, part: Part, draw: Draw, *, classes: int, how: How, advance: Callable[[int], object] = lambda _: None) -> Selected:
     """Train the filter on the training images and choose spread and confidence threshold.
 
     Args:
@@ -63,16 +71,13 @@ def select(
         part: the select part, which nothing was trained on.
         draw: the fitted generator.
         classes: number of classes.
-        steps: of each recogniser.
-        layout: "contiguous" or "channels-last".
-        seed: everything random follows from it.
-        device: "cpu", "cuda" or "mps".
+        how: recognisers are trained.
         advance: called with the trainings done after each, RUNS in all.
     """
 
     def trained(name: str, images: np.ndarray, labels: np.ndarray, times: int = 1) -> Fitted:
-        settings = Settings(steps=times * steps, batch=BATCH, learning_rate=LEARNING_RATE, width=WIDTH, layout=layout)
-        found = fit(images, labels, classes=classes, settings=settings, seed=seeds.integer("selection", seed, name), device=device)
+        settings = Settings(steps=times * how.steps, batch=BATCH, learning_rate=LEARNING_RATE, width=WIDTH, layout=how.layout)
+        found = fit(images, labels, classes=classes, settings=settings, seed=seeds.integer("selection", how.seed, name), device=how.device)
         advance(times)
         return found
 
@@ -85,7 +90,7 @@ def select(
         return Selected(filter, _chosen(SPREADS[0], THRESHOLDS[0], why), "")
     real = right(trained("real", train.images, train.labels))
     if real < 1 / classes + ABLE * (1 - 1 / classes):
-        why = f"as trained: {steps} steps of the recogniser that chooses are too few ({100 * real:.0f} % of {len(part.labels)} right after real images)"
+        why = f"as trained: {how.steps} steps of the recogniser that chooses are too few ({100 * real:.0f} % of {len(part.labels)} right after real images)"
         return Selected(filter, _chosen(SPREADS[0], THRESHOLDS[0], why), "")
     wanted = np.minimum(max(LEAST, MOST // classes), np.bincount(train.labels, minlength=classes))
     scores: dict[tuple[float, float], float] = {}
@@ -95,7 +100,7 @@ def select(
         for threshold in [max(scores, key=lambda pair: (scores[pair], -pair[1]))[1]] if scores else THRESHOLDS:
             rows = _accepted(labels, sure, wanted, threshold)
             scores[spread, threshold] = right(trained(f"{spread:g} {threshold:g}", images[rows], labels[rows]))
-    return _decided(filter, scores, real, len(part.labels), steps)
+    return _decided(filter, scores, real, len(part.labels), how.steps)
 
 
 def _drawn(draw: Draw, counts: np.ndarray, spread: float) -> tuple[np.ndarray, np.ndarray]:
