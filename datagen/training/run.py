@@ -60,7 +60,8 @@ def fit(source: str | Path, out: str | Path | None = None, recipe: Recipe | None
         settings: keys of Recipe, such as size=32, budget="10m", family="gan".
 
     Returns:
-        run, generator, images (shown), seconds, images_per_second, classes, shape, grid (path), finished (nothing was left to do).
+        run, generator, images (shown), seconds, images_per_second, classes, shape, grid (path), chosen (spread, confidence,
+        guidance), expected (accuracy on the select part after synthetic and after real images, or None), finished (nothing was left to do).
 
     Raises:
         DatagenError: with the exit code that the command line gives.
@@ -219,13 +220,14 @@ def _selected(job: loop.Job, real: Real) -> Selected:
             images = job.family.sample(state, *arguments, spread, 0.0).float()
         return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
-    def part(rows: np.ndarray) -> selection.Part:
-        return selection.Part(real.pixels[rows], real.dataset.labels[rows])
+    def part(rows: np.ndarray, most: int) -> selection.Part:
+        taken = rows if len(rows) <= most else np.sort(seeds.stream(recipe.seed, "selection", most).permutation(rows)[:most])
+        return selection.Part(real.pixels[taken], real.dataset.labels[taken])
 
     with job.watch.progress.stage("fit: choosing by usefulness", selection.RUNS):
         return selection.select(
-            part(real.parts.train),
-            part(real.parts.select),
+            part(real.parts.train, selection.MOST_TRAIN),
+            part(real.parts.select, selection.MOST_SELECT),
             draw,
             classes=len(names),
             how=selection.How(int(job.selection["steps"]), str(job.selection["layout"]), recipe.seed, job.device),
@@ -244,6 +246,8 @@ def _summary(out: Path, begun: float, *, finished: bool) -> dict[str, Any]:
         "classes": card["classes"],
         "shape": card["shape"],
         "images": card["images_seen"],
+        "chosen": {name: card["chosen"][name]["value"] for name in ("spread", "confidence", "guidance") if name in card["chosen"]},
+        "expected": card["chosen"].get("expected"),
         "seconds": round(seconds, 1),
         "took": span(seconds),
         "grid": str(grids[-1]) if grids else None,

@@ -27,6 +27,8 @@ FEWEST = 40
 """images of the select part from which something is chosen"""
 MOST, LEAST, DRAWS = 2_500, 3, 3
 """synthetic images that a recogniser trains on at most (of a class at least), and how many are computed for each that is wanted"""
+MOST_TRAIN, MOST_SELECT = LONGER * MOST_STEPS * BATCH, 10_000
+"""real images that are looked at: no training is shown more"""
 Draw = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
 """images uint8 [N, H, W, C] of labels [N], places [N] (which keep draws apart) and a spread"""
 
