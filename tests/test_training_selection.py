@@ -43,7 +43,7 @@ def drawing(wrong: float, good_spread: float = 1.0) -> Draw:
 
 
 def selected(draw: Draw, count: int = 80) -> selection.Selected:
-    return select(part(120, 0), part(count, 1), draw, classes=2, how=How(60, "contiguous", 0, "cpu"))
+    return select(part(120, 0), part(count, 1), draw, classes=2, how=How(60, 2500, "contiguous", 0, "cpu"))
 
 
 def test_wrong_images_are_filtered_where_that_helps() -> None:
@@ -79,6 +79,7 @@ def test_accepted_rows_are_the_first_sure_ones_then_the_surest() -> None:
 def test_steps_stay_within_bounds() -> None:
     assert selection.steps(0) == selection.FEWEST_STEPS and selection.steps(1e9) == selection.MOST_STEPS
     assert selection.steps(100 * selection.RUNS * selection.BATCH) == 100
+    assert (selection.drawn(0), selection.drawn(6 * 1000), selection.drawn(1e9)) == (300, 1000, 2500)
 
 
 def test_a_filter_comes_back_as_it_was() -> None:

@@ -22,7 +22,7 @@ from datagen.training import selection, timing
 from datagen.training.batches import Batches
 
 DEFAULT_SECONDS = 600.0
-AFTER_TRAINING, SELECTION = 0.06, 0.16
+AFTER_TRAINING, SELECTION = 0.06, 0.2
 """shares of a budget: for what comes after the training, and of it for choosing by usefulness"""
 SHOWN = 0.5
 """images that the recognisers of the choice are shown all together, by those that the generator is shown, where no budget is given"""
@@ -33,7 +33,7 @@ GRID_SECONDS = 60.0
 @dataclass(frozen=True)
 class Plan:
     """A fit's plan: the full recipe, what it builds for, images of each stage, sentences for the user, and how what is
-    chosen by usefulness is chosen (steps, layout)."""
+    chosen by usefulness is chosen (steps, images, layout)."""
 
     recipe: Recipe
     spec: Spec
@@ -91,17 +91,23 @@ def complete(spec: Spec, family: Family, batches: Batches, *, begun: float) -> P
     sentences = (how.format(images=sum(totals), seconds=span(seconds), end=time.strftime("%H:%M", time.localtime(time.time() + seconds))),)
     rates = {stage.name: t.rates for stage, t in zip(stages, timed, strict=True)}
     seen = sum(total for total, stage in zip(totals, stages, strict=True) if stage.inputs is None)
-    return Plan(recipe, Spec(spec.classes, spec.shape, spec.counts, recipe), totals, rates, sentences, _selection(recipe, spec, seen))
+    return Plan(recipe, Spec(spec.classes, spec.shape, spec.counts, recipe), totals, rates, sentences, _selection(recipe, spec, seen, main.rate))
 
 
-def _selection(recipe: Recipe, spec: Spec, seen: int) -> dict[str, Any]:
-    """Return steps and layout of the recognisers that choose: by the budget, or by the images that the generator is shown."""
+def _selection(recipe: Recipe, spec: Spec, seen: int, rate: float) -> dict[str, Any]:
+    """Return steps, images and layout of the recognisers that choose: by the budget, or by the images that the generator is shown.
+
+    Half of the time goes to drawing images, which takes about a third of the time of training on them.
+    """
     settings = Settings(batch=selection.BATCH, width=WIDTH)
+    by_images = {"steps": selection.steps(seen * SHOWN), "images": selection.drawn(seen * SHOWN), "layout": settings.layout}
     if recipe.deterministic:
-        return {"steps": selection.steps(seen * SHOWN), "layout": settings.layout}
+        return by_images
     timed = recogniser_timing.choose(settings, spec.shape, spec.classes, device=recipe.device, threads=[recipe.threads or 1])
-    wanted = seen * SHOWN if recipe.origins.get("images") not in {None, "default", "plan"} else (recipe.budget or DEFAULT_SECONDS) * SELECTION * timed.rate
-    return {"steps": selection.steps(wanted), "layout": timed.settings.layout}
+    if recipe.origins.get("images") not in {None, "default", "plan"}:
+        return by_images | {"layout": timed.settings.layout}
+    half = (recipe.budget or DEFAULT_SECONDS) * SELECTION / 2
+    return {"steps": selection.steps(half * timed.rate), "images": selection.drawn(half * 3 * rate), "layout": timed.settings.layout}
 
 
 def _built(stage: Stage, state: State, recipe: Recipe) -> State:
@@ -180,7 +186,7 @@ def stored(plan: Plan, asked: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-BEFORE = {"steps": selection.FEWEST_STEPS, "layout": "contiguous"}
+BEFORE = {"steps": selection.FEWEST_STEPS, "images": selection.FEWEST_IMAGES, "layout": "contiguous"}
 """of a run that an older version began"""
 
 

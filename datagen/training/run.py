@@ -230,7 +230,7 @@ def _selected(job: loop.Job, real: Real) -> Selected:
             part(real.parts.select, selection.MOST_SELECT),
             draw,
             classes=len(names),
-            how=selection.How(int(job.selection["steps"]), str(job.selection["layout"]), recipe.seed, job.device),
+            how=selection.How(int(job.selection["steps"]), int(job.selection["images"]), str(job.selection["layout"]), recipe.seed, job.device),
             advance=job.watch.progress.advance,
         )
 

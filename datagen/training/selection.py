@@ -25,8 +25,8 @@ ABLE = 0.5
 FEWEST_STEPS, MOST_STEPS = 5, 600
 FEWEST = 40
 """images of the select part from which something is chosen"""
-MOST, LEAST, DRAWS = 2_500, 3, 3
-"""synthetic images that a recogniser trains on at most (of a class at least), and how many are computed for each that is wanted"""
+FEWEST_IMAGES, MOST_IMAGES, LEAST, DRAWS = 300, 2_500, 3, 3
+"""synthetic images that a recogniser trains on (of a class at least), and how many are computed for each that is wanted"""
 MOST_TRAIN, MOST_SELECT = LONGER * MOST_STEPS * BATCH, 10_000
 """real images that are looked at: no training is shown more"""
 Draw = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
@@ -43,9 +43,10 @@ class Part:
 
 @dataclass(frozen=True)
 class How:
-    """How recognisers are trained: steps, layout ("contiguous" or "channels-last"), seed, device ("cpu", "cuda" or "mps")."""
+    """How recognisers are trained: steps, synthetic images, layout ("contiguous" or "channels-last"), seed, device ("cpu", "cuda" or "mps")."""
 
     steps: int
+    images: int
     layout: str
     seed: int
     device: str
@@ -63,6 +64,11 @@ class Selected:
 def steps(images: float) -> int:
     """Return the steps of each recogniser where all together are shown so many images."""
     return max(FEWEST_STEPS, min(MOST_STEPS, int(images / (RUNS * BATCH))))
+
+
+def drawn(images: float) -> int:
+    """Return the synthetic images that a recogniser trains on where so many are drawn in all."""
+    return max(FEWEST_IMAGES, min(MOST_IMAGES, int(images / (DRAWS * len(SPREADS)))))
 
 
 def select(train: Part, part: Part, draw: Draw, *, classes: int, how: How, advance: Callable[[int], object] = lambda _: None) -> Selected:
@@ -94,7 +100,7 @@ def select(train: Part, part: Part, draw: Draw, *, classes: int, how: How, advan
     if real < 1 / classes + ABLE * (1 - 1 / classes):
         why = f"as trained: {how.steps} steps of the recogniser that chooses are too few ({100 * real:.0f} % of {len(part.labels)} right after real images)"
         return Selected(filter, _chosen(SPREADS[0], THRESHOLDS[0], why), "")
-    wanted = np.minimum(max(LEAST, MOST // classes), np.bincount(train.labels, minlength=classes))
+    wanted = np.minimum(max(LEAST, how.images // classes), np.bincount(train.labels, minlength=classes))
     scores: dict[tuple[float, float], float] = {}
     for spread in SPREADS:
         images, labels = _drawn(draw, wanted * DRAWS, spread)
