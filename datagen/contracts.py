@@ -72,6 +72,8 @@ class Family(Protocol):
     paper: str
     kept: tuple[str, ...]
     """names of the nets that `sample` needs; only they are stored in generator/"""
+    explained: Mapping[str, str]
+    """every loss that a step returns, by name, as a formula and in words"""
 
     def plan(self, spec: Spec) -> Mapping[str, Any]:
         """Return values for the settings of the group "fit" that are still None."""

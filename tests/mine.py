@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+
 import torch
 from torch import nn
 
@@ -13,6 +15,7 @@ class Mine:
 
     paper = "none: an example"
     kept = ("painter",)
+    explained = types.MappingProxyType({"squares": "mean squared error"})
 
     def plan(self, spec):
         return {"batch": 8, "learning_rate": 0.05}

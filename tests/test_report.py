@@ -20,7 +20,8 @@ from PIL import Image
 
 from datagen.evaluation.arms import Labelled
 from datagen.evaluation.experiment import Context
-from datagen.evaluation.report import page, pictures, schema, shown, words
+from datagen.evaluation.report import page, schema, shown, words
+from datagen.pages import pictures
 from datagen.records import Finding
 
 ROOT = Path(__file__).parent.parent

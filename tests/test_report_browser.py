@@ -1,4 +1,4 @@
-"""The report in a browser, narrow and wide, light and dark: nothing overflows, breaks, runs or is fetched."""
+"""The report and run.html in a browser, narrow and wide, light and dark: nothing overflows, breaks, runs or is fetched."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import browser
 import made_report
+import made_run
 import pytest
 
 from datagen.evaluation.report import page
@@ -35,6 +36,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "hostile": page.render(made_report.report_of(hostile, measures=made_report.measures()), hostile),
         "broken": page.render(report, context).replace("<main>", '<main><img src="data:image/png;base64,xx"><p style="width: 3000px">wide</p>', 1),
     }
+    pages["run"] = made_run.page(folder / "run", "finished")
+    pages["live"] = made_run.page(folder / "run", "training").replace('content="15"', 'content="900"')
     for name, html in pages.items():
         (folder / f"{name}.html").write_text(html, encoding="utf-8")
     return {name: folder / f"{name}.html" for name in pages}
@@ -46,14 +49,14 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Brows
         yield found
 
 
-@pytest.mark.parametrize("name", ["own", "shared", "hostile"])
+@pytest.mark.parametrize("name", ["own", "shared", "hostile", "run", "live"])
 @pytest.mark.parametrize("screen", SCREENS)
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_page_fits_and_is_quiet(chromium: browser.Browser, files: dict[str, Path], name: str, screen: str, dark: bool) -> None:
     width, height = SCREENS[screen]
     found = chromium.open(files[name], width, height, dark=dark)
     assert found["view"] == width and found["width"] <= width and not found["beyond"]
-    assert found["broken"] == 0 and found["images"] >= 10
+    assert found["broken"] == 0 and found["images"] >= (3 if name in {"run", "live"} else 10)
     assert found["errors"] == [] and found["fetched"] == [] and found["marked"] is None
     assert found["sentence"] < height and found["verdict"] < height
     paper, ink = (sum(map(int, found[key].removeprefix("rgb(").removesuffix(")").split(","))) for key in ("paper", "ink"))

@@ -16,6 +16,7 @@ from datagen.evaluation import outcome, statistics
 from datagen.evaluation.arms import Trial
 from datagen.evaluation.experiment import CURVE, Context
 from datagen.evaluation.report import advice, charts, curves, page, scatter, text, words
+from datagen.pages import svg
 from datagen.recogniser.fit import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -24,7 +25,7 @@ POINTS = [{"images": n, "accuracy": a, "fitted": a} for n, a in {100: 0.5, 200: 
 
 @pytest.mark.parametrize(("low", "high"), [(0.985, 0.991), (0.0, 1.0), (0.5, 0.5), (0.001, 0.002), (1.0, 1.0)])
 def test_axes_hold_what_they_show(low: float, high: float) -> None:
-    axis = charts.Axis(low, high)
+    axis = svg.Axis(low, high)
     assert axis.low <= low <= high <= axis.high
     assert 0 <= axis.low < axis.high <= 1
     assert 2 <= len(axis.ticks()) <= 9

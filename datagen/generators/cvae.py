@@ -45,11 +45,19 @@ class Decoder(nn.Module):
         return self.painter(torch.cat([latents, self.embed(labels)], dim=1))
 
 
+EXPLAINED = {
+    "elbo": "−ELBO = E[−log p(x | z, y)] + beta · KL, nats an image: what is minimised",
+    "nats": "E[−log N(x; decoder(z, y), σ²)], nats an image, σ² the mean squared error of the batch: how badly images are rebuilt",
+    "kl": "KL(q(z | x) ‖ N(0, 1)), nats an image: what the latent knows of the image",
+}
+
+
 class CVAE:
     """Evidence lower bound (Kingma & Welling 2013) with the variance of the pixels at its optimum, conditional on the class."""
 
     paper = "Kingma & Welling 2013, eq. 3; beta: Higgins et al. 2017, eq. 4; variance: Rybkin et al. 2021, eq. 5; class condition: Sohn et al. 2015"
     kept = ("decoder", "prior")
+    explained = EXPLAINED
 
     def plan(self, spec: Spec) -> Mapping[str, Any]:
         """Return batch, learning rate, width, latent size and beta for this shape."""

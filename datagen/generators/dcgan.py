@@ -64,11 +64,20 @@ class Critic(nn.Module):
         return self.body(torch.cat([images, plane.to(images.dtype)], dim=1)).float().flatten()
 
 
+EXPLAINED = {
+    "critic": "E[−log D(x)] + E[−log(1 − D(G(z)))]: 1.39 where the critic cannot tell real from synthetic",
+    "generator": "E[−log D(G(z))], or E[log(1 − D(G(z)))] with loss = minimax",
+    "d_real": "D(x): how real the critic takes real images to be, 0 to 1",
+    "d_fake": "D(G(z)): how real it takes synthetic ones to be; both near 0.5 is a draw",
+}
+
+
 class DCGAN:
     """Two nets against each other (Goodfellow et al. 2014) in the shape of Radford et al. 2015, conditional on the class."""
 
     paper = "Goodfellow et al. 2014, eq. 1 and section 3; nets: Radford et al. 2015; class condition: Mirza & Osindero 2014, eq. 2"
     kept = ("generator",)
+    explained = EXPLAINED
 
     def plan(self, spec: Spec) -> Mapping[str, Any]:
         """Return the paper's settings: batch 128, step size 2e-4, noise of 64 numbers here."""

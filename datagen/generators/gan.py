@@ -43,11 +43,21 @@ class Critic(nn.Module):
         return (self.tower(images).float() * self.embed(labels)).sum(dim=1) / FEATURES**0.5
 
 
+EXPLAINED = {
+    "critic": "E[softplus(D(G(z)) − D(x))] over pairs of one class: 0.69 is a draw",
+    "generator": "E[softplus(D(x) − D(G(z)))] over the same pairs",
+    "margin": "E[D(x) − D(G(z))]: by how much real images lead; near 0 is a draw",
+    "penalty": "E‖∇D‖² on real and synthetic images (R1 + R2), 0 in steps without it",
+    "whole": f"critic + gamma / 2 · {PENALTY_EVERY} · penalty in every {PENALTY_EVERY}th step: what the critic minimises",
+}
+
+
 class GAN:
     """Pairs of one real and one generated image of a class; the critic's gradient is held small on both (R3GAN, Huang et al. 2024)."""
 
     paper = "Huang et al. 2024 (arXiv 2501.05441), eq. 2 with R1 and R2; penalties: Mescheder et al. 2018, eq. 9 and 10, every 4th step as Karras et al. 2020"
     kept = ("generator",)
+    explained = EXPLAINED
 
     def plan(self, spec: Spec) -> Mapping[str, Any]:
         """Return settings for this shape; gamma grows with the number of pixels."""

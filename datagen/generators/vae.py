@@ -12,6 +12,7 @@ from torch import nn
 
 from datagen.contracts import Spec, Stage, State, Walk
 from datagen.generators import losses
+from datagen.generators.cvae import EXPLAINED as OF_A_BOUND
 from datagen.generators.cvae import Decoder
 from datagen.generators.descent import descend
 from datagen.generators.flow import Flow
@@ -64,6 +65,16 @@ class Eyes(nn.Module):
         return self.head(torch.cat([last.mean((2, 3)), last.amax((2, 3))], dim=1))
 
 
+EXPLAINED = {
+    **OF_A_BOUND,
+    "recognition": "cross-entropy of the recogniser whose layers compare images later, nats, labels smoothed by 0.1",
+    "right": "share of the batch that this recogniser names right",
+    "loss": f"−ELBO by numbers of an image + {PERCEPTION:g} · perceptual: what is minimised",
+    "perceptual": "mean squared distance of x and its rebuilt image in the recogniser's layers, each place brought to length 1",
+    "flow": "E‖v(x_t, t, y) − (x_1 − x_0)‖², mean over numbers: flow matching from noise x_0 to latent x_1, x_t = t x_1 + (1 − t) x_0",
+}
+
+
 class VAE:
     """Autoencoder with a small KL term and a perceptual loss from the training images themselves; flow matching over its latents."""
 
@@ -72,6 +83,7 @@ class VAE:
         "perceptual distance: Zhang et al. 2018, eq. 1, features of a recogniser of the training images"
     )
     kept = ("decoder", "prior")
+    explained = EXPLAINED
 
     def plan(self, spec: Spec) -> Mapping[str, Any]:
         """Return batch, learning rate, width, latent size and beta for this shape."""

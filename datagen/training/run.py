@@ -7,39 +7,24 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from datagen import machine, registry, seeds, storage
+from datagen import machine, registry, storage
 from datagen import recipe as recipes
 from datagen.contracts import Family, State
 from datagen.errors import ArtefactError, InputError, OutputError, Stopped, UsageError
 from datagen.progress import Progress, span
-from datagen.recogniser import stored
-from datagen.records import ANY, FIT, READ, Dataset, Recipe
-from datagen.sources import cache, scan, shape, split
-from datagen.training import generator, loop, plan, selection
+from datagen.records import ANY, FIT, READ, Recipe
+from datagen.training import loop, plan, real
 from datagen.training.batches import Batches
-from datagen.training.selection import Selected
+from datagen.training.finish import finish
 from datagen.training.watch import Watch
 
 FREE = ("threads", "device")
 """settings that may differ when a fit is continued; they are noted in recipe.json"""
-
-
-@dataclass(frozen=True)
-class Real:
-    """The scanned set of one fit: records, pixels uint8 [N, H, W, C], shape (C, H, W) and the split's rows."""
-
-    dataset: Dataset
-    pixels: np.ndarray
-    shape: tuple[int, int, int]
-    parts: split.Split
-    sentence: str
 
 
 class Fitted(dict[str, Any]):
@@ -82,16 +67,20 @@ def fit(source: str | Path, out: str | Path | None = None, recipe: Recipe | None
             progress.say(f"{out} is finished already; nothing to do")
             return Fitted(_summary(out, begun, finished=True))
         storage.sweep(out)
-        real = read(source, recipe, out, progress, begun=known is not None)
-        job = _job(real, recipe, family, out, progress, known=known, asked=asked, begun=begun)
+        images = real.read(source, recipe, out, progress, begun=known is not None)
+        job = _job(images, recipe, family, out, progress, known=known, asked=asked, begun=begun)
         job.stop = stop
         training = time.monotonic()
         try:
             loop.train(job)
+        except BaseException:
+            job.watch.tell("stopped")
+            raise
         finally:
             job.watch.close()
         trained = round(time.monotonic() - training, 1)
-        return Fitted(_finish(job, real, begun), training_seconds=trained)
+        finish(job, images)
+        return Fitted(_summary(out, begun, finished=False), training_seconds=trained)
 
 
 def _check_out(out: Path, source: str | Path) -> None:
@@ -119,120 +108,29 @@ def _known(out: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
     return known
 
 
-def read(source: str | Path, recipe: Recipe, out: Path, progress: Progress, *, begun: bool) -> Real:
-    """Scan the images and bring them to one shape; writes data.json and scan.json, or checks that a run that has begun began with them."""
-    dataset = scan.scan(source, recipe, test=recipe.test, progress=progress, report=out / "scan.json")
-    stored = storage.read_json(out / "data.json") if begun else None
-    if stored and stored["fingerprint"] != dataset.fingerprint:
-        before, now = stored["counts"], dict(zip(dataset.classes, plan.counts_of(dataset.labels, len(dataset.classes)), strict=True))
-        changed = [f"{k}: {before.get(k, 0)} images, now {now.get(k, 0)}" for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
-        detail = "; ".join(changed[:5]) or "the same counts, other pixels"
-        raise InputError(f"the images changed since this run began ({detail})", where=source, hint="restore them, or fit into another --out")
-    wanted, sentence = shape.plan_shape(dataset, recipe)
-    pixels = cache.pixels(dataset, wanted, recipe, progress=progress)
-    key = seeds.digest(recipe.seed, "holdout").hex()
-    parts = split.split(dataset, holdout=recipe.holdout, key=key)
-    if stored is None:
-        storage.write_json(out / "data.json", _data(source, dataset, recipe, parts, key))
-    return Real(dataset, pixels, wanted, parts, sentence)
-
-
-def _data(source: str | Path, dataset: Dataset, recipe: Recipe, parts: split.Split, key: str) -> dict[str, Any]:
-    return {
-        "schema": 1,
-        "source": str(Path(source).absolute()),
-        "test": str(Path(recipe.test).absolute()) if recipe.test else None,
-        "roots": list(dataset.roots),
-        "fingerprint": dataset.fingerprint,
-        "classes": list(dataset.classes),
-        "counts": dict(zip(dataset.classes, plan.counts_of(dataset.labels, len(dataset.classes)), strict=True)),
-        "holdout": recipe.holdout,
-        "key": key,
-        "split": {name: len(getattr(parts, name)) for name in ("train", "select", "test")},
-        "settings": recipe.settings(READ),
-    }
-
-
 def _job(
-    real: Real, recipe: Recipe, family: Family, out: Path, progress: Progress, *, known: Mapping[str, Any] | None, asked: Mapping[str, Any], begun: float
+    images: real.Real, recipe: Recipe, family: Family, out: Path, progress: Progress, *, known: Mapping[str, Any] | None, asked: Mapping[str, Any], begun: float
 ) -> loop.Job:
-    labels = real.dataset.labels
-    counts = plan.counts_of(labels[real.parts.train], len(real.dataset.classes))
-    batches = Batches(real.pixels, labels, real.parts.train, balanced=recipe.sampling == "balanced", seed=recipe.seed)
+    labels = images.dataset.labels
+    counts = plan.counts_of(labels[images.parts.train], len(images.dataset.classes))
+    batches = Batches(images.pixels, labels, images.parts.train, balanced=recipe.sampling == "balanced", seed=recipe.seed)
     if known:
-        ready = plan.restored(known, recipe, real.shape, counts)
+        ready = plan.restored(known, recipe, images.shape, counts)
         progress.say(f"continuing {out}")
         torch.set_num_threads(ready.recipe.threads or 1)
     else:
-        spec = plan.prepare(recipe, family, real.shape, counts)
+        spec = plan.prepare(recipe, family, images.shape, counts)
         ready = plan.complete(spec, family, batches, begun=begun)
         storage.write_json(out / "recipe.json", plan.stored(ready, asked))
-    by_name = dict(zip(real.dataset.classes, counts, strict=True))
-    for line in plan.describe(ready, by_name, (*real.dataset.notes, real.sentence)):
+    by_name = dict(zip(images.dataset.classes, counts, strict=True))
+    for line in plan.describe(ready, by_name, (*images.dataset.notes, images.sentence)):
         progress.say(line)
     torch.use_deterministic_algorithms(ready.recipe.deterministic)
-    watch = Watch(out, progress, real.dataset.classes)
+    watch = Watch(out, progress, images.dataset.classes)
     state = State(ready.spec)
     job = loop.Job(family, list(family.stages(ready.spec)), ready.totals, state, batches, out, ready.recipe.device, watch)
     job.selection = ready.selection
     return job
-
-
-def _finish(job: loop.Job, real: Real, begun: float) -> dict[str, Any]:
-    for net in job.state.modules.values():
-        net.eval()
-
-    torch.manual_seed(seeds.integer(job.state.spec.recipe.seed, "finish"))
-    job.family.finish(job.state, lambda batch: job.batches.walk(batch, job.device))
-    images = sum(job.totals)
-    grid = job.watch.grid(job.family, job.sampled(), images, job.device)
-    recipe, parts = job.state.spec.recipe, real.parts
-    selected = _selected(job, real)
-    chosen = {**selected.chosen, "guidance": {"value": 0.0, "why": "none by default"}, "precision": recipe.precision, "layout": recipe.layout}
-    data = {"fingerprint": real.dataset.fingerprint, "train": len(parts.train), "select": len(parts.select), "test": len(parts.test)}
-    generator.write(
-        job.folder / "generator",
-        job.family,
-        job.state,
-        classes=real.dataset.classes,
-        data=data,
-        images_seen=images,
-        chosen=chosen,
-        filter=stored.pack(selected.filter),
-    )
-    job.watch.progress.say(f"samples by class: {grid}")
-    if selected.sentence:
-        spread, least = (selected.chosen[name]["value"] for name in ("spread", "confidence"))
-        job.watch.progress.say(f"chosen: spread {spread:g} (--spread), least confidence {least:g} (--min-confidence); {selected.chosen['spread']['why']}")
-        job.watch.progress.say(selected.sentence)
-    return _summary(job.folder, begun, finished=False)
-
-
-def _selected(job: loop.Job, real: Real) -> Selected:
-    """Train the filter and choose what `synthesize` takes by default."""
-    recipe, state, names = job.state.spec.recipe, job.sampled(), real.dataset.classes
-    size = job.family.noise(job.state.spec)
-
-    def draw(labels: np.ndarray, places: np.ndarray, spread: float) -> np.ndarray:
-        noise = np.stack([seeds.image_noise(recipe.seed, f"selection {names[k]}", int(i), 0, size) for k, i in zip(labels, places, strict=True)])
-        with torch.inference_mode():
-            arguments = (torch.from_numpy(labels).to(job.device), torch.from_numpy(noise).to(job.device))
-            images = job.family.sample(state, *arguments, spread, 0.0).float()
-        return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
-
-    def part(rows: np.ndarray, most: int) -> selection.Part:
-        taken = rows if len(rows) <= most else np.sort(seeds.stream(recipe.seed, "selection", most).permutation(rows)[:most])
-        return selection.Part(real.pixels[taken], real.dataset.labels[taken])
-
-    with job.watch.progress.stage("fit: choosing by usefulness", selection.RUNS):
-        return selection.select(
-            part(real.parts.train, selection.MOST_TRAIN),
-            part(real.parts.select, selection.MOST_SELECT),
-            draw,
-            classes=len(names),
-            how=selection.How(int(job.selection["steps"]), int(job.selection["images"]), str(job.selection["layout"]), recipe.seed, job.device),
-            advance=job.watch.progress.advance,
-        )
 
 
 def _summary(out: Path, begun: float, *, finished: bool) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -59,6 +59,8 @@ class Selected:
     filter: Fitted
     chosen: Mapping[str, Any]
     sentence: str
+    scores: Mapping[tuple[float, float], float] = field(default_factory=dict)
+    """share of the select part right, by spread and least confidence"""
 
 
 def steps(images: float) -> int:
@@ -142,7 +144,7 @@ def _decided(filter: Fitted, scores: Mapping[tuple[float, float], float], real: 
         f"to expect: a recogniser trained on synthetic images only names {100 * known['synthetic']:.1f} % of {images:,} unseen select images right, "
         f"one trained on the real images {100 * real:.1f} % ({steps} steps each; evaluate measures it well)"
     )
-    return Selected(filter, _chosen(spread, threshold, why) | {"expected": known}, sentence)
+    return Selected(filter, _chosen(spread, threshold, why) | {"expected": known}, sentence, scores)
 
 
 def _chosen(spread: float, threshold: float, why: str) -> dict[str, Any]:

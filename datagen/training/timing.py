@@ -13,6 +13,8 @@ import torch
 from datagen.contracts import Stage, State
 
 STEPS = 5
+PARTS = ((16, 3), (4, 1))
+"""parts of a batch that are tried first, and how many times slower than a batch they may be: what is hopeless costs little"""
 Pairs = tuple[tuple[str, str], ...]
 CHOICES = (("fp32", "contiguous"), ("fp32", "channels-last"), ("bf16", "channels-last"), ("bf16", "contiguous"))
 WORTH = 1.05
@@ -78,18 +80,18 @@ def choose(stage: Stage, fresh: Callable[[], State], batch: tuple[torch.Tensor, 
 
 
 def _rate(stage: Stage, state: State, batch: tuple[torch.Tensor, torch.Tensor], pair: tuple[str, str], *, slowest: float) -> float:
-    """Return images a second, the first step (a quarter of the batch) not counted; a pair below `slowest` is given up at once."""
+    """Return images a second over full batches; a pair below `slowest` is given up at once."""
     precision, layout = pair
     arrange(state, layout)
     images, labels = batch
     seconds = []
-    for i in range(STEPS + 1):
-        some = len(images) if i else max(2, len(images) // 4)
+    for part, grace in (*PARTS, *[(1, 1)] * STEPS):
+        some = max(2, len(images) // part)
         begun = time.perf_counter()
         step(stage, state, images[:some], labels[:some], 0.5, precision=precision, layout=layout)
         if images.is_cuda:
             torch.cuda.synchronize()
         seconds.append((time.perf_counter() - begun) / some)
-        if 1 / seconds[-1] < slowest:
+        if grace / seconds[-1] < slowest:
             break
-    return 1 / statistics.median(seconds[1:] or seconds)
+    return 1 / statistics.median(seconds[len(PARTS) :] or seconds)

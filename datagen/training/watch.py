@@ -1,4 +1,4 @@
-"""What a person sees while a generator trains: a live line, progress.jsonl, TensorBoard and sample grids by class."""
+"""What a person sees while a generator trains: a live line, progress.jsonl, TensorBoard, sample grids by class and run.html."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 from datagen import seeds, storage
 from datagen.contracts import Family, State
 from datagen.progress import Progress
+from datagen.training.story import Story
 
 LINE_SECONDS = 1.0
 CLASSES_SHOWN = 20
@@ -66,6 +67,7 @@ class Watch:
         self._since = 0.0
         self._board: Any = None
         self._said_grid = False
+        self._story: Story | None = None
         self.rate = 0.0
         self.last: dict[str, float] = {}
 
@@ -118,10 +120,21 @@ class Watch:
         sheet = picture(draw(family, state, self.classes, self.shown, EACH_SHOWN, device))
         storage.replace(path, sheet)
         if not self._said_grid:
-            self.progress.say(f"samples by class: {path} (one row a class; new ones follow in the same folder)")
+            self.progress.say(f"samples by class: {path} (one row a class; new ones follow in the same folder); all about this fit: {self.run / 'run.html'}")
             self._said_grid = True
+        self._story = Story(self.run, family, self.classes, self.shown)
+        self.tell("training")
         self._since += time.monotonic() - begun
         return path
+
+    def tell(self, state: str) -> None:
+        """Rewrite run.html, once there is a grid to show; the state is one of `story.STATES`."""
+        if self._story is not None:
+            self._story.write(state)
+
+    def chose(self, line: Mapping[str, Any]) -> None:
+        """Write what was tried by usefulness, and how each class does, to progress.jsonl."""
+        storage.append(self.run / "progress.jsonl", json.dumps({"stage": "selection", **line}) + "\n")
 
     def close(self) -> None:
         """Close TensorBoard's writer."""

@@ -52,6 +52,7 @@ def train(family: Any, spec: Spec) -> State:
             pictures, labels = images(spec, BATCH, step)
             losses = stage.step(state, pictures if rows is None else rows[:BATCH], labels, step / STEPS)
             assert losses
+            assert set(losses) <= set(family.explained), "every loss is explained"
             assert all(torch.isfinite(value).all() and not value.requires_grad for value in losses.values()), dict(losses)
 
     for module in state.modules.values():

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from datagen.evaluation.report.charts import Axis, bar, drawing, element, percent, rule, words
+from datagen.pages.svg import Axis, bar, drawing, element, percent, rule, words
 
 LEFT, RIGHT = 13.0, 97.0
 TOP, BOTTOM = 14.0, 226.0

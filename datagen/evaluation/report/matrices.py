@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from datagen.errors import printable
-from datagen.evaluation.report.charts import element, percent
+from datagen.pages.svg import element, percent
 
 CELL_TEXT, LABELLED, DRAWN = 12, 24, 60
 """matrices have numbers and names up to so many classes, and are drawn up to so many"""

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup, escape
 
 from datagen.errors import printable
@@ -15,7 +14,7 @@ from datagen.evaluation import statistics
 from datagen.evaluation.experiment import Context
 from datagen.evaluation.report import charts, curves, matrices, scatter, shown, words
 from datagen.evaluation.report.text import markdown
-from datagen.progress import span
+from datagen.pages import template
 
 __all__ = ["markdown", "render"]
 
@@ -36,9 +35,8 @@ def render(report: Mapping[str, Any], context: Context, *, share: bool = False) 
         context: the experiment that it is about; its images are shown.
         share: not one real pixel is shown, nothing that stands for a single real image, and no synthetic image that repeats one.
     """
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    filters = {"shown": printable, "percent": charts.percent, "span": span, "points": points, "number": number, "flags": flags, "count": "{:,}".format}
-    environment.filters |= filters
+    environment = template.environment(HERE)
+    environment.filters |= {"points": points, "number": number, "flags": flags}
     picked = chosen(report)
     images = shown.prepare(report, context, len(picked), share=share)
     measures = report["measures"]
@@ -46,7 +44,6 @@ def render(report: Mapping[str, Any], context: Context, *, share: bool = False) 
         report=report,
         measures=measures,
         share=share,
-        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
         words=words,
         base=words.base(report),
         arms=charts.intervals(_arms(report), "accuracy of each arm with its interval"),

@@ -8,8 +8,8 @@ import numpy as np
 from markupsafe import Markup
 
 from datagen.evaluation.experiment import RECOGNISER, Context
-from datagen.evaluation.report.charts import element
 from datagen.evaluation.report.matrices import short
+from datagen.pages.svg import element
 
 EACH, NAMED = 1000, 12
 """images of each side, and classes up to which their middles are named"""

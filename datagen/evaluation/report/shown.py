@@ -12,7 +12,7 @@ import numpy as np
 from datagen import seeds
 from datagen.evaluation.arms import Labelled
 from datagen.evaluation.experiment import Context
-from datagen.evaluation.report import pictures
+from datagen.pages import pictures
 
 EACH, COLUMNS = 12, 6
 """images of a class on each side, and how many in a row"""

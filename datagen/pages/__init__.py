@@ -1,0 +1,1 @@
+"""What every self-contained page shares: style, drawings, pictures and the template engine."""

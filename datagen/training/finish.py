@@ -1,0 +1,87 @@
+"""What comes after the last step: the filter, what is chosen by usefulness, how each class does, and the generator's folder."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from datagen import seeds
+from datagen.recogniser import stored
+from datagen.training import generator, health, loop, selection
+from datagen.training.real import Real
+from datagen.training.selection import Selected
+
+
+def finish(job: loop.Job, real: Real) -> None:
+    """Turn a trained job into RUN/generator, and say what was chosen and what to expect."""
+    for net in job.state.modules.values():
+        net.eval()
+    torch.manual_seed(seeds.integer(job.state.spec.recipe.seed, "finish"))
+    job.family.finish(job.state, lambda batch: job.batches.walk(batch, job.device))
+    images = sum(job.totals)
+    grid = job.watch.grid(job.family, job.sampled(), images, job.device)
+    job.watch.tell("choosing")
+    selected = _selected(job, real)
+    recipe, parts = job.state.spec.recipe, real.parts
+    chosen = {**selected.chosen, "guidance": {"value": 0.0, "why": "none by default"}, "precision": recipe.precision, "layout": recipe.layout}
+    data = {"fingerprint": real.dataset.fingerprint, "train": len(parts.train), "select": len(parts.select), "test": len(parts.test)}
+    generator.write(
+        job.folder / "generator",
+        job.family,
+        job.state,
+        classes=real.dataset.classes,
+        data=data,
+        images_seen=images,
+        chosen=chosen,
+        filter=stored.pack(selected.filter),
+    )
+    job.watch.tell("finished")
+    progress = job.watch.progress
+    progress.say(f"samples by class: {grid}; all about this fit: {job.folder / 'run.html'}")
+    if selected.sentence:
+        spread, least = (selected.chosen[name]["value"] for name in ("spread", "confidence"))
+        progress.say(f"chosen: spread {spread:g} (--spread), least confidence {least:g} (--min-confidence); {selected.chosen['spread']['why']}")
+        progress.say(selected.sentence)
+
+
+def _selected(job: loop.Job, real: Real) -> Selected:
+    """Train the filter, choose what `synthesize` takes by default, and warn of classes that ignore their label or collapsed."""
+    names, how = real.dataset.classes, _how(job)
+    train, select = _part(real, real.parts.train, selection.MOST_TRAIN, how.seed), _part(real, real.parts.select, selection.MOST_SELECT, how.seed)
+    draw = _draw(job, names)
+    with job.watch.progress.stage("fit: choosing by usefulness", selection.RUNS):
+        found = selection.select(train, select, draw, classes=len(names), how=how, advance=job.watch.progress.advance)
+    classes = health.look(found.filter, train, draw, classes=len(names), spread=found.chosen["spread"]["value"])
+    for line in health.warnings(classes, names):
+        job.watch.progress.warn(line)
+    scores = [{"spread": spread, "confidence": least, "synthetic": share} for (spread, least), share in found.scores.items()]
+    known = {"images": sum(job.totals), "steps": how.steps, "select": len(select.labels), "real": (found.chosen.get("expected") or {}).get("real")}
+    job.watch.chose({**known, "scores": scores, "classes": [dataclasses.asdict(each) for each in classes]})
+    return found
+
+
+def _how(job: loop.Job) -> selection.How:
+    planned = job.selection
+    return selection.How(int(planned["steps"]), int(planned["images"]), str(planned["layout"]), job.state.spec.recipe.seed, job.device)
+
+
+def _part(real: Real, rows: np.ndarray, most: int, seed: int) -> selection.Part:
+    taken = rows if len(rows) <= most else np.sort(seeds.stream(seed, "selection", most).permutation(rows)[:most])
+    return selection.Part(real.pixels[taken], real.dataset.labels[taken])
+
+
+def _draw(job: loop.Job, names: Sequence[str]) -> selection.Draw:
+    """Return what draws images of the fitted generator, with noise that `synthesize` never uses."""
+    state, size, seed = job.sampled(), job.family.noise(job.state.spec), job.state.spec.recipe.seed
+
+    def draw(labels: np.ndarray, places: np.ndarray, spread: float) -> np.ndarray:
+        noise = np.stack([seeds.image_noise(seed, f"selection {names[k]}", int(i), 0, size) for k, i in zip(labels, places, strict=True)])
+        with torch.inference_mode():
+            arguments = (torch.from_numpy(labels).to(job.device), torch.from_numpy(noise).to(job.device))
+            images = job.family.sample(state, *arguments, spread, 0.0).float()
+        return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+    return draw
