@@ -124,6 +124,7 @@ class Rows:
         suffix: of the image files, "png" or "jpg".
         source: what made them: "synthetic", or "rule".
         tried: images computed for them, 0 where none was thrown away; forced: images taken though no attempt was accepted.
+        near_copies: images thrown away since they repeat a training image.
     """
 
     images: Sequence[bytes]
@@ -139,6 +140,7 @@ class Rows:
     source: str = "synthetic"
     tried: int = 0
     forced: int = 0
+    near_copies: int = 0
 
 
 class Format(Protocol):

@@ -113,6 +113,8 @@ class Recipe(BaseModel):
     shard_images: Count = setting(MAKE, "images a shard, about; whole tiles of 64", 10_000)
     workers: int | None = setting(MAKE, "worker processes; planned from the processors", ge=1, le=256)
     min_confidence: float | None = setting(MAKE, "least confidence of the filter in an image's label; planned: what fit chose", ge=0, le=0.999)
+    keep_near_copies: bool = setting(MAKE, "take images that nearly repeat a training image, unchecked", False)
+    reference: str | None = setting(MAKE, "RUN whose training images a generator copied alone is checked against")
     spread: Positive | None = setting(MAKE, "scale of the noise, 1 is as trained; planned: what fit chose", le=10)
     guidance: NotNegative | None = setting(MAKE, "class guidance, 0 is none; planned: what fit chose", le=20)
 
@@ -280,6 +282,7 @@ class ShardNote:
         accepted: images accepted.
         tried: images computed.
         forced: images taken though no attempt was accepted.
+        near_copies: images thrown away since they repeat a training image.
         bytes: size of the file (of all files in the folder format).
         sha256: of the file (in the folder format of the list of names and hashes).
     """
@@ -292,6 +295,7 @@ class ShardNote:
     forced: int
     bytes: int
     sha256: str
+    near_copies: int = 0
 
 
 @dataclass(frozen=True)

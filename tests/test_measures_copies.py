@@ -13,9 +13,10 @@ from PIL import Image
 
 from datagen.evaluation.arms import Labelled
 from datagen.evaluation.experiment import Context
-from datagen.evaluation.measures import alignment, copies, drawing, membership, search, wording
+from datagen.evaluation.measures import alignment, copies, drawing, membership, wording
 from datagen.evaluation.measures.alignment import Known, align, left, mirrored
 from datagen.evaluation.measures.copies import Copies, equal, limit
+from datagen.recogniser import search
 from datagen.records import Finding
 
 SIDE = 24

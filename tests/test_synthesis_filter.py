@@ -84,7 +84,7 @@ def test_after_the_last_attempt_the_surest_is_taken(fitted: Path, monkeypatch: p
     assert tile.confidence is not None
     unsure = tile.confidence < 0.999
     assert tile.forced == unsure.sum() and tile.tried <= 64 * 3
-    alone = [painter.open_painter(origin, 0)._computed("c0", np.arange(64), attempt)[1][:, 0] for attempt in range(3)]  # type: ignore[attr-defined]
+    alone = [painter.open_painter(origin, 0)._computed("c0", np.arange(64), attempt).scores[:, 0] for attempt in range(3)]  # type: ignore[attr-defined]
     assert np.allclose(tile.confidence[unsure], np.max(alone, axis=0)[unsure], atol=1e-4)
 
 

@@ -58,6 +58,12 @@ def test_the_spread_that_is_better_is_taken() -> None:
     assert found.chosen["spread"]["value"] == 1.3
 
 
+def test_a_confidence_that_hardly_any_image_of_a_class_reaches_is_not_chosen() -> None:
+    found = selected(drawing(0.9))
+    assert found.chosen["confidence"]["value"] == 0.0 and (1.0, 0.6) not in found.scores
+    assert "confidence 0.6 not tried: of some class only" in found.chosen["confidence"]["why"]
+
+
 def test_where_nothing_is_better_all_stays_as_trained() -> None:
     found = selected(drawing(0.0))
     assert (found.chosen["spread"]["value"], found.chosen["confidence"]["value"]) == (1.0, 0.0)

@@ -127,7 +127,7 @@ def parse_note(value: Any, where: Path) -> ShardNote:
     """Return the note in a JSON value; ArtefactError where it is none or names a file outside its set."""
     try:
         note = ShardNote(**value)
-        numbers = (note.id, note.accepted, note.tried, note.forced, note.bytes, *note.rows.values())
+        numbers = (note.id, note.accepted, note.tried, note.forced, note.near_copies, note.bytes, *note.rows.values())
     except (TypeError, AttributeError) as error:
         raise ArtefactError("holds a note that cannot be read", where=where) from error
     if not plain(note.file) or not all(isinstance(n, int) and n >= 0 for n in numbers) or not isinstance(note.sha256, str):

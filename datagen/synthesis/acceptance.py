@@ -21,17 +21,20 @@ def require(origin: Origin, seed: int) -> None:
     """Compute one tile of each class (of 100 classes at most) and look at its first attempts.
 
     Raises:
-        SafetyError: of some class fewer than one in ten images is as sure as the least confidence asks for.
+        SafetyError: of some class fewer than one in ten images is as sure as the least confidence asks for and no near-copy.
     """
-    if origin.confidence <= 0:
+    if origin.confidence <= 0 and not origin.reference:
         return
     painter = open_painter(origin, seed)
     for name in origin.classes[:: max(1, -(-len(origin.classes) // CLASSES))]:
         tile = painter.tile(name, 0, TILE)
-        share = float(np.mean((tile.attempts == 0) & (tile.confidence >= origin.confidence))) if tile.confidence is not None else 1.0
+        sure = True if tile.confidence is None else tile.confidence >= origin.confidence
+        share = float(np.mean((tile.attempts == 0) & sure))
         if share < LEAST:
             what = f"of class {name!r} only {100 * share:.0f} % of the images reach a confidence of {origin.confidence:g}"
-            raise SafetyError(what, where=origin.run, hint="lower --min-confidence, or fit for longer")
+            what += f" without nearly repeating a training image ({tile.near_copies:,} of {tile.tried:,} computed do)" if tile.near_copies else ""
+            hint = "lower --min-confidence, or fit for longer" + ("; --keep-near-copies takes those" if tile.near_copies else "")
+            raise SafetyError(what, where=origin.run, hint=hint)
 
 
 def said(notes: Sequence[ShardNote], least: float) -> str:
@@ -39,5 +42,7 @@ def said(notes: Sequence[ShardNote], least: float) -> str:
     tried, taken, forced = (sum(getattr(note, key) for note in notes) for key in ("tried", "accepted", "forced"))
     if tried <= taken:
         return ""
-    text = f"{100 * (taken - forced) / tried:.0f} % of {tried:,} computed images reached a confidence of {least:g} (--min-confidence)"
-    return text + (f"; {forced:,} were taken though no attempt did" if forced else "")
+    copies = sum(note.near_copies for note in notes)
+    text = f"{100 * (taken - forced) / tried:.0f} % of {tried:,} computed images were taken: confidence {least:g} or more (--min-confidence)"
+    text += f", {copies:,} near-copies of training images thrown away (--keep-near-copies)" if copies else ""
+    return text + (f"; {forced:,} were taken though no attempt was sure enough" if forced else "")

@@ -50,9 +50,16 @@ def _plain(columns: Sequence[tuple[str, Any]], indent: str) -> list[str]:
 def _page(plan: Mapping[str, Any], images: int) -> list[str]:
     channels, height, width = plan["shape"]
     what = "drawn by a rule" if plan["source"] == "rule" else "computed by a generator that was fitted to real images"
+    copies = {
+        "thrown away": "Images that nearly repeat a training image were thrown away while they were made.",
+        "none": "They repeat no image, as none was learnt from.",
+    }
+    near = str(plan.get("near_copies", "not looked for"))
     return [
         f"{images:,} labelled images of {len(plan['classes']):,} classes, {height} x {width} pixels, {'grey' if channels == 1 else 'RGB'},",
         f"{what}. None of them is a photograph. Made by datagen; production `{plan['production'][:16]}`, seed {plan['seed']}.",
+        "",
+        copies.get(near, f"Near-copies of training images were {near}."),
         "",
         "`manifest.json` lists every shard with its SHA-256; `classes.json` has the class of each label.",
     ]

@@ -108,7 +108,7 @@ def commit(out: Path, format: Format, task: ShardTask, rows: Rows) -> ShardNote:
     counts = np.bincount(rows.labels, minlength=len(rows.classes)).tolist()
     by_name = {name: count for name, count in zip(rows.classes, counts, strict=True) if count}
     images = len(rows.labels)
-    note = ShardNote(task.id, task.file, by_name, images, rows.tried or images, rows.forced, size + beside, sha256)
+    note = ShardNote(task.id, task.file, by_name, images, rows.tried or images, rows.forced, size + beside, sha256, rows.near_copies)
     storage.create(out / note_name(task.id), storage.seal(asdict(note)), again=True)
     return note
 

@@ -14,7 +14,8 @@ import datagen
 from datagen import recipe as recipes
 from datagen import registry, storage
 from datagen.contracts import Family, Spec, State
-from datagen.errors import ArtefactError, ResourceError, UsageError
+from datagen.errors import ArtefactError, ResourceError, SafetyError, UsageError
+from datagen.recogniser import near
 from datagen.records import SCHEMA, GeneratorCard, Recipe
 
 if TYPE_CHECKING:
@@ -232,6 +233,46 @@ def _recipe(folder: Path, settings: Mapping[str, Any]) -> Recipe:
 def open_generator(run: str | Path, device: str = "cpu", family: str = "") -> Generator:
     """Open RUN/generator or a generator folder; raises as `find` and `Generator`."""
     return Generator(find(run), device, family)
+
+
+def reference_of(folder: Path, card: GeneratorCard, given: str | None, *, keep: bool) -> tuple[Path | None, str]:
+    """Return the file of the training images as numbers, None where near-copies are not looked for, and why they are not.
+
+    Args:
+        folder: holds the card; beside it stands RUN/reference.
+        card: says whether there is a reference, and its SHA-256.
+        given: another RUN that has it.
+        keep: do not look for near-copies.
+
+    Raises:
+        SafetyError: the reference is not there.
+        ArtefactError: it is another one, or damaged.
+        UsageError: it was given, and there can be none.
+    """
+    sha256 = card.data.get("reference")
+    if keep or not sha256:
+        if given:
+            what = "contradicts --keep-near-copies" if keep else "this generator was fitted without a reference of its training images"
+            raise UsageError(what, where=f"--reference {given}", hint="leave it out")
+        return None, "as asked for (--keep-near-copies)" if keep else "the generator was fitted without a reference of its training images"
+    path = (Path(given) if given else folder.parent) / "reference" / near.FILE
+    if not path.is_file():
+        hint = "name the RUN that has them with --reference RUN, or take near-copies with --keep-near-copies"
+        raise SafetyError("the training images' numbers are not here, so near-copies of them cannot be told", where=path, hint=hint)
+    if storage.hash_file(path) != sha256:
+        raise ArtefactError("is not the reference of this generator, or is damaged", where=path, hint="give the RUN that the generator was fitted in")
+    return path, ""
+
+
+def open_reference(path: str | Path, card: GeneratorCard) -> near.Reference:
+    """Return the training images as numbers once their SHA-256 is the card's; ArtefactError where it is not."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise ArtefactError(error.strerror or "cannot be read", where=path) from error
+    if hashlib.sha256(content).hexdigest() != card.data.get("reference"):
+        raise ArtefactError("is damaged: its SHA-256 differs from the card's", where=path, hint="copy it again, or fit anew")
+    return near.unpack(content, card.shape, path)
 
 
 def chosen(card: GeneratorCard, name: str, default: float) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 
 import datagen
 from datagen import machine, registry, seeds
-from datagen.errors import UsageError
+from datagen.errors import SafetyError, UsageError
 from datagen.records import Recipe
 from datagen.synthesis import generator
 from datagen.synthesis.plan import TILE
@@ -38,6 +38,8 @@ class Origin:
         source: "synthetic", or "rule".
         family: name or PATH.py:Class of a generator's family, "" for a rule; no ingredient, as the card holds its hash.
         confidence: least one of the filter that an image needs, 0 takes all.
+        reference: file of the training images as numbers, "" where near-copies are not looked for.
+        unchecked: why they are not, "" where they are.
     """
 
     run: str
@@ -50,6 +52,8 @@ class Origin:
     source: str
     family: str = ""
     confidence: float = 0.0
+    reference: str = ""
+    unchecked: str = ""
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,8 @@ class Painted:
         probabilities: float16 [N, classes], classes in code-point order; None likewise.
         tried: images computed for them.
         forced: those taken though no attempt was sure enough.
+        nearest_real: distance float32 [N] to the nearest training image of the class; None where that was not looked for.
+        near_copies: images thrown away since they repeat a training image.
     """
 
     images: np.ndarray
@@ -71,6 +77,8 @@ class Painted:
     probabilities: np.ndarray | None = None
     tried: int = 0
     forced: int = 0
+    nearest_real: np.ndarray | None = None
+    near_copies: int = 0
 
 
 class Painter(Protocol):
@@ -101,14 +109,17 @@ def look(run: str, recipe: Recipe) -> Origin:
     confidence = generator.chosen(card, "confidence", 0.0) if recipe.min_confidence is None else recipe.min_confidence
     if confidence > 0 and generator.FILTER not in card.hashes:
         raise UsageError("this generator has no filter", where="--min-confidence", hint="leave it out, or fit anew")
+    reference, unchecked = generator.reference_of(folder, card, recipe.reference, keep=recipe.keep_near_copies)
     ingredients = {"generator": digest, "spread": spread, "guidance": guidance, "confidence": confidence, "device": device, "precision": "fp32"}
-    return Origin(run, tuple(sorted(card.classes)), card.shape, device, spread, guidance, ingredients, "synthetic", family, confidence)
+    ingredients["reference"] = card.data["reference"] if reference else None
+    names = tuple(sorted(card.classes))
+    return Origin(run, names, card.shape, device, spread, guidance, ingredients, "synthetic", family, confidence, str(reference or ""), unchecked)
 
 
 def _look_at_rule(run: str, recipe: Recipe) -> Origin:
     name = run.removeprefix(RULE)
     rule = registry.load("rules", name)()
-    given = {"spread": recipe.spread, "guidance": recipe.guidance, "min-confidence": recipe.min_confidence}
+    given = {"spread": recipe.spread, "guidance": recipe.guidance, "min-confidence": recipe.min_confidence, "reference": recipe.reference}
     for key, said in {**given, "family": recipe.origins.get("family") in SAID or None}.items():
         if said is not None:
             raise UsageError(f"a rule has no {key}", where=f"--{key}", hint=f"leave out --{key}, or give a fitted RUN")
@@ -144,51 +155,83 @@ class RulePainter:
         return Painted(np.stack(drawn), np.zeros(wanted, np.int64), tried=wanted)
 
 
+@dataclass
+class _Computed:
+    """Images of one attempt: pixels, the filter's probabilities [N, classes], distances to training images [N], and what each is worth [N].
+
+    Worth is the confidence in the class, 1 without a filter, and below zero for near-copies.
+    """
+
+    images: np.ndarray
+    scores: np.ndarray | None
+    nearest: np.ndarray | None
+    worth: np.ndarray
+
+    def put(self, rows: np.ndarray, others: _Computed, taken: np.ndarray) -> None:
+        """Take those of others [M] where `taken` [M] in the place of some rows."""
+        for name in ("images", "scores", "nearest", "worth"):
+            if (own := getattr(self, name)) is not None:
+                own[rows] = getattr(others, name)[taken]
+
+
 class GeneratorPainter:
     """Computes whole tiles of 64 images with one thread, so that floating point agrees whatever is asked for.
 
-    Where the filter asks for more confidence than an image has, it is computed again from other noise, 50 times at most; the
-    whole tile takes part whatever is wanted of it, in pieces of 8, 16, 32 or 64.
+    An image that the filter is not sure enough of, or that nearly repeats a training image, is computed again from other noise, 50
+    times at most; the whole tile takes part whatever is wanted of it, in pieces of 8, 16, 32 or 64.
     """
 
     def __init__(self, origin: Origin, seed: int) -> None:
         self.generator = generator.open_generator(origin.run, origin.device, origin.family)
+        self.reference = generator.open_reference(origin.reference, self.generator.card) if origin.reference else None
         self.origin, self.seed = origin, seed
         self.labels = {name: label for label, name in enumerate(self.generator.card.classes)}
         self.order = [self.labels[name] for name in origin.classes]
 
     def tile(self, name: str, first: int, wanted: int) -> Painted:
-        """Return the `wanted` images of class `name` from index `first`, a multiple of 64."""
-        label, least = self.labels[name], self.origin.confidence
-        attempts = np.zeros(TILE, np.int64)
+        """Return the `wanted` images of class `name` from index `first`, a multiple of 64; SafetyError where an image has near-copies only."""
+        least, attempts = self.origin.confidence, np.zeros(TILE, np.int64)
         with one_thread():
-            images, found = self._computed(name, first + np.arange(TILE), 0)
-            if found is None:
-                return Painted(images[:wanted], attempts[:wanted], tried=wanted)
-            sure, tried = found[:, label], np.ones(TILE, np.int64)
+            found = self._computed(name, first + np.arange(TILE), 0)
+            tried, copies = np.ones(TILE, np.int64), (found.worth < 0).astype(np.int64)
             for attempt in range(1, ATTEMPTS):
-                lacking = np.flatnonzero(sure < least)
+                lacking = np.flatnonzero(found.worth < least)
                 if not len(lacking):
                     break
+                others = self._computed(name, first + lacking, attempt)
                 tried[lacking] += 1
-                others, scores = self._computed(name, first + lacking, attempt)
-                assert scores is not None
-                better = scores[:, label] > sure[lacking]
-                rows = lacking[better]
-                images[rows], found[rows], attempts[rows] = others[better], scores[better], attempt
-                sure = found[:, label]
-        probabilities = found[:wanted, self.order].astype(np.float16)
-        forced = int((sure[:wanted] < least).sum())
-        return Painted(images[:wanted], attempts[:wanted], sure[:wanted].astype(np.float32), probabilities, int(tried[:wanted].sum()), forced)
+                copies[lacking] += others.worth < 0
+                better = others.worth > found.worth[lacking]
+                found.put(lacking[better], others, better)
+                attempts[lacking[better]] = attempt
+        if (found.worth[:wanted] < 0).any():
+            what = f"an image of class {name!r} nearly repeats a training image whatever its noise ({ATTEMPTS} attempts)"
+            raise SafetyError(what, where=self.origin.run, hint="fit to more images, or take copies with --keep-near-copies")
+        forced = int((found.worth[:wanted] < least).sum())
+        return Painted(
+            found.images[:wanted],
+            attempts[:wanted],
+            None if found.scores is None else found.scores[:wanted, self.labels[name]].astype(np.float32),
+            None if found.scores is None else found.scores[:wanted, self.order].astype(np.float16),
+            int(tried[:wanted].sum()),
+            forced,
+            None if found.nearest is None else found.nearest[:wanted],
+            int(copies[:wanted].sum()),
+        )
 
-    def _computed(self, name: str, indices: np.ndarray, attempt: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Return images uint8 [N, H, W, C] of some indices at an attempt, and the filter's probabilities float32 [N, classes] where there is one."""
-        count = len(indices)
+    def _computed(self, name: str, indices: np.ndarray, attempt: int) -> _Computed:
+        """Return what comes out for some indices at an attempt."""
+        count, label = len(indices), self.labels[name]
         padded = np.resize(indices, next(size for size in PIECES if size >= count))
         noise = np.stack([seeds.image_noise(self.seed, name, int(i), attempt, self.generator.card.noise) for i in padded])
-        images = self.generator.images(np.full(len(padded), self.labels[name], np.int64), noise, self.origin.spread, self.origin.guidance)
+        images = self.generator.images(np.full(len(padded), label, np.int64), noise, self.origin.spread, self.origin.guidance)
         scores = None if self.generator.filter is None else self.generator.filter.predict(images)[:count]
-        return images[:count], scores
+        worth = np.ones(count, np.float32) if scores is None else scores[:, label].copy()
+        nearest = None
+        if self.reference is not None:
+            nearest, copies = (values[:count] for values in self.reference.copies(images, label))
+            worth[copies] = -1
+        return _Computed(images[:count], scores, nearest, worth)
 
 
 @contextlib.contextmanager

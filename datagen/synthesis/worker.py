@@ -74,6 +74,8 @@ class ShardMaker:
         order = self.plan.order(task.id, len(images))
         scored = all(tile.probabilities is not None for tile in found)
         columns = {name: np.concatenate([getattr(tile, name) for tile in found])[order] for name in ("confidence", "probabilities") if scored}
+        if all(tile.nearest_real is not None for tile in found):
+            columns["nearest_real"] = np.concatenate([tile.nearest_real for tile in found if tile.nearest_real is not None])[order]
         if len(self.plan.classes) > MOST_CLASSES:
             columns.pop("probabilities", None)
         return Rows(
@@ -86,6 +88,7 @@ class ShardMaker:
             **columns,
             tried=sum(tile.tried for tile in found),
             forced=sum(tile.forced for tile in found),
+            near_copies=sum(tile.near_copies for tile in found),
             suffix=encode.SUFFIXES[self.encoder],
             source=self.origin.source,
         )

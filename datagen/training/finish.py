@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from datagen import seeds
-from datagen.recogniser import stored
+from datagen.recogniser import near, stored
 from datagen.training import generator, health, loop, selection
 from datagen.training.real import Real
 from datagen.training.selection import Selected
@@ -27,7 +27,8 @@ def finish(job: loop.Job, real: Real) -> None:
     selected = _selected(job, real)
     recipe, parts = job.state.spec.recipe, real.parts
     chosen = {**selected.chosen, "guidance": {"value": 0.0, "why": "none by default"}, "precision": recipe.precision, "layout": recipe.layout}
-    data = {"fingerprint": real.dataset.fingerprint, "train": len(parts.train), "select": len(parts.select), "test": len(parts.test)}
+    reference = generator.write_reference(job.folder / "reference", near.build(real.pixels, real.dataset.labels, parts.train, parts.select))
+    data = {"reference": reference, "fingerprint": real.dataset.fingerprint, "train": len(parts.train), "select": len(parts.select), "test": len(parts.test)}
     generator.write(
         job.folder / "generator",
         job.family,

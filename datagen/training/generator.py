@@ -10,7 +10,8 @@ from typing import Any
 import datagen
 from datagen import registry, storage
 from datagen.contracts import Family, State
-from datagen.records import FIT, GeneratorCard
+from datagen.recogniser import near
+from datagen.records import FIT, SCHEMA, GeneratorCard
 from datagen.training import checkpoint
 
 WEIGHTS, FILTER = "weights.safetensors", "filter.safetensors"
@@ -63,6 +64,18 @@ def write(
     )
     storage.replace(folder / "card.json", storage.seal(dataclasses.asdict(card)))
     return folder / "card.json"
+
+
+def write_reference(folder: Path, reference: near.Reference) -> str:
+    """Write the training images as numbers, by which `synthesize` tells near-copies, and their card; returns the SHA-256.
+
+    They are personal data where the images are: nothing of RUN/reference goes into a generator's folder or into shards.
+    """
+    storage.make_folder(folder)
+    _, sha256 = storage.replace(folder / near.FILE, near.pack(reference))
+    card = {"schema": SCHEMA, "version": datagen.__version__, "images": len(reference.labels), "hashes": {near.FILE: sha256}}
+    storage.replace(folder / "card.json", storage.seal(card))
+    return sha256
 
 
 def _family_name(name: str) -> str:

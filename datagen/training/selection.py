@@ -16,6 +16,8 @@ from datagen.recogniser.stored import WIDTH, confidence
 BATCH, LEARNING_RATE = 32, 0.1
 SPREADS, THRESHOLDS = (1.0, 1.3), (0.0, 0.6)
 """scales of the noise and least confidences that are tried; the first ones stay unless others are plainly better"""
+ACCEPTED = 0.25
+"""share of every class's images that must reach a confidence for it to be tried: what `synthesize` throws away costs time"""
 LONGER = 2
 """times as long as the others the filter is trained"""
 RUNS = LONGER + 1 + len(THRESHOLDS) + len(SPREADS) - 1
@@ -104,13 +106,17 @@ def select(train: Part, part: Part, draw: Draw, *, classes: int, how: How, advan
         return Selected(filter, _chosen(SPREADS[0], THRESHOLDS[0], why), "")
     wanted = np.minimum(max(LEAST, how.images // classes), np.bincount(train.labels, minlength=classes))
     scores: dict[tuple[float, float], float] = {}
+    skipped: list[str] = []
     for spread in SPREADS:
         images, labels = _drawn(draw, wanted * DRAWS, spread)
         sure = confidence(filter.predict(images), labels)
         for threshold in [max(scores, key=lambda pair: (scores[pair], -pair[1]))[1]] if scores else THRESHOLDS:
+            if (share := _least_accepted(labels, sure, threshold)) < ACCEPTED:
+                skipped.append(f"spread {spread:g} and confidence {threshold:g} not tried: of some class only {100 * share:.0f} % reach that")
+                continue
             rows = _accepted(labels, sure, wanted, threshold)
             scores[spread, threshold] = right(trained(f"{spread:g} {threshold:g}", images[rows], labels[rows]))
-    return _decided(filter, scores, real, len(part.labels), how.steps)
+    return _decided(filter, scores, skipped, real, images=len(part.labels), steps=how.steps)
 
 
 def _drawn(draw: Draw, counts: np.ndarray, spread: float) -> tuple[np.ndarray, np.ndarray]:
@@ -118,6 +124,12 @@ def _drawn(draw: Draw, counts: np.ndarray, spread: float) -> tuple[np.ndarray, n
     places = np.concatenate([np.arange(count) for count in counts])
     pieces = [draw(labels[start : start + 256], places[start : start + 256], spread) for start in range(0, len(labels), 256)]
     return np.concatenate(pieces), labels
+
+
+def _least_accepted(labels: np.ndarray, sure: np.ndarray, threshold: float) -> float:
+    """Return the share of images that are sure enough in the class where fewest are."""
+    good, count = np.bincount(labels, weights=sure >= threshold), np.bincount(labels)
+    return float((good / np.maximum(count, 1))[count > 0].min())
 
 
 def _accepted(labels: np.ndarray, sure: np.ndarray, wanted: np.ndarray, threshold: float) -> np.ndarray:
@@ -131,13 +143,13 @@ def _accepted(labels: np.ndarray, sure: np.ndarray, wanted: np.ndarray, threshol
     return np.concatenate(rows)
 
 
-def _decided(filter: Fitted, scores: Mapping[tuple[float, float], float], real: float, images: int, steps: int) -> Selected:
+def _decided(filter: Fitted, scores: Mapping[tuple[float, float], float], skipped: list[str], real: float, *, images: int, steps: int) -> Selected:
     """Take the best candidate where it is better than the plain one by more than a standard error."""
     plain = scores[SPREADS[0], THRESHOLDS[0]]
     error = math.sqrt(max(plain * (1 - plain), 0.25 / images) / images)
     best = max(scores, key=lambda pair: (scores[pair], -abs(pair[0] - 1), -pair[1]))
     spread, threshold = best if scores[best] > plain + error else (SPREADS[0], THRESHOLDS[0])
-    table = ", ".join(f"spread {s:g} and confidence {t:g}: {100 * score:.1f} %" for (s, t), score in scores.items())
+    table = ", ".join([*(f"spread {s:g} and confidence {t:g}: {100 * score:.1f} %" for (s, t), score in scores.items()), *skipped])
     why = f"synthetic only, on {images:,} select images after {steps} steps: {table}"
     known = {"synthetic": round(scores[spread, threshold], 6), "real": round(real, 6), "images": images, "steps": steps}
     sentence = (

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from datagen.evaluation.measures.search import SIDE, apply, descriptors, flattened, leading, luma, nearest, reduced
+from datagen.recogniser.search import SIDE, apply, descriptors, flattened, leading, luma, nearest, reduced
 
 CROP = 0.95
 """side of the crop that is searched for among all known images, by the image's side"""

@@ -14,7 +14,7 @@ from datagen.evaluation.experiment import Context
 from datagen.evaluation.measures import drawing, leaks, membership, wording
 from datagen.evaluation.measures.alignment import Aligned, Known, mirrored
 from datagen.evaluation.measures.downstream import ends
-from datagen.evaluation.measures.search import closest, descriptors
+from datagen.recogniser.search import closest, descriptors
 from datagen.records import Finding
 
 LIMIT = 5_000

@@ -10,7 +10,7 @@ import numpy as np
 from datagen.evaluation import statistics
 from datagen.evaluation.experiment import Context
 from datagen.evaluation.measures import drawing, wording
-from datagen.evaluation.measures.search import luma
+from datagen.recogniser.search import luma
 from datagen.records import Finding
 
 LIMIT = 10_000

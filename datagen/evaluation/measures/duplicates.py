@@ -12,7 +12,7 @@ from datagen.evaluation.experiment import Context
 from datagen.evaluation.measures import drawing, wording
 from datagen.evaluation.measures.copies import digest
 from datagen.evaluation.measures.downstream import ends
-from datagen.evaluation.measures.search import closest, descriptors
+from datagen.recogniser.search import closest, descriptors
 from datagen.records import Finding
 
 LIMIT = 10_000

@@ -1,0 +1,148 @@
+"""64 numbers a training image, by which synthetic images that repeat one are found while they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from datagen.errors import ArtefactError
+from datagen.recogniser.search import CONTRAST, flattened, leading, reduced
+
+FILE = "reference.safetensors"
+SIDE, NUMBERS = 16, 64
+"""longest side of the images that the numbers are computed from, and how many numbers"""
+ALARMS = 0.001
+"""share of unseen real images that may be taken for copies"""
+STEEPNESS = 6.0
+"""the share of images below a small score grows at least with this power of it: below 1,000 unseen images the limit is lowered by that"""
+FITTED = 5_000
+"""training images that the directions are learnt from"""
+BLOCK = 512
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The training images as numbers.
+
+    Attributes:
+        basis: float32 [D, K], directions of the described images, K at most 64.
+        numbers: float32 [N, K], the training images.
+        labels: int64 [N].
+        limit: score below which an image is a near-copy.
+    """
+
+    basis: np.ndarray
+    numbers: np.ndarray
+    labels: np.ndarray
+    limit: float
+    _of: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def look(self, images: np.ndarray, label: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the distance float32 [N] to the nearest training image of the class, and the score float32 [N] that tells near-copies.
+
+        The score is the distance times its ratio to the distance of the second nearest: small where one training image is much
+        nearer than all others. An image counts as it is or mirrored, whichever is nearer; brightness and contrast do not count.
+
+        Args:
+            images: uint8 [N, H, W, C].
+            label: their class; one without training images has distance and score infinite.
+        """
+        if label not in self._of:
+            self._of[label] = np.ascontiguousarray(self.numbers[self.labels == label])
+        known = self._of[label]
+        if not len(known):
+            return np.full(len(images), np.inf, np.float32), np.full(len(images), np.inf, np.float32)
+        both = [_apart(described(view) @ self.basis, known) for view in (images, images[:, :, ::-1])]
+        mirrored = both[1][:, :1] < both[0][:, :1]
+        first, second = np.where(mirrored, both[1], both[0]).T
+        return first, first * first / np.maximum(second, 1e-6)
+
+    def copies(self, images: np.ndarray, label: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the distances of `look` and, bool [N], which images are near-copies of training images."""
+        distances, scores = self.look(images, label)
+        return distances, scores < self.limit
+
+
+def described(images: np.ndarray) -> np.ndarray:
+    """Return float32 [N, D] of images uint8 [N, H, W, C]: reduced to 16 pixels, without their mean, of length 1 for all but flat images."""
+    flat = flattened(reduced(images, SIDE))
+    found: np.ndarray = flat / np.sqrt((flat**2).sum(1, keepdims=True) + CONTRAST**2 * flat.shape[1])
+    return found
+
+
+def _apart(queries: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Return float32 [N, 2], the distances of queries [N, K] to the nearest and the second nearest of known [M, K]; with one alone, twice that."""
+    squares = (queries**2).sum(1)[:, None] + (known**2).sum(1) - 2 * queries @ known.T
+    least = np.partition(squares, 1, axis=1)[:, :2] if len(known) > 1 else np.repeat(squares, 2, axis=1)
+    found: np.ndarray = np.sqrt(np.maximum(np.sort(least, axis=1), 0)).astype(np.float32)
+    return found
+
+
+def build(images: np.ndarray, labels: np.ndarray, train: np.ndarray, unseen: np.ndarray) -> Reference:
+    """Return the reference of training images, with a limit below which at most 0.1 % of unseen real images lie.
+
+    Args:
+        images: uint8 [N, H, W, C], an array or a memory map.
+        labels: int64 [N].
+        train: int64 [T], the rows of the training images.
+        unseen: int64 [U], rows of real images that are none of them; the fewer, the lower the limit, 0 without any.
+    """
+    some = train[np.unique(np.linspace(0, len(train) - 1, min(FITTED, len(train))).astype(np.int64))]
+    basis = leading(np.concatenate(list(_blocks(images, some))), NUMBERS)
+    numbers = np.concatenate([block @ basis for block in _blocks(images, train)])
+    found = Reference(basis, numbers, labels[train].astype(np.int64), 0.0)
+    scores = [found.look(images[rows], int(k))[1] for k in np.unique(labels[unseen]) for rows in _pieces(unseen[labels[unseen] == k])]
+    return replace(found, limit=_limit(np.concatenate(scores) if scores else np.zeros(0)))
+
+
+def _pieces(rows: np.ndarray) -> Iterator[np.ndarray]:
+    return (rows[start : start + BLOCK] for start in range(0, len(rows), BLOCK))
+
+
+def _blocks(images: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
+    return (described(images[piece]) for piece in _pieces(rows))
+
+
+def _limit(scores: np.ndarray) -> float:
+    """Return a score that one in a thousand unseen images stays below; of fewer than a thousand it is guessed from the least."""
+    if not len(scores):
+        return 0.0
+    if len(scores) * ALARMS >= 1:
+        return float(np.sort(scores)[int(len(scores) * ALARMS)])
+    return float(scores.min() * (len(scores) * ALARMS) ** (1 / STEEPNESS))
+
+
+def pack(reference: Reference) -> bytes:
+    """Return a reference as safetensors; equal numbers give equal bytes."""
+    from safetensors.numpy import save
+
+    tensors = {"basis": reference.basis, "numbers": reference.numbers, "labels": reference.labels, "limit": np.array([reference.limit], np.float64)}
+    return bytes(save({name: np.ascontiguousarray(value) for name, value in tensors.items()}))
+
+
+def unpack(content: bytes, shape: tuple[int, int, int], where: object) -> Reference:
+    """Return the reference that `pack` wrote.
+
+    Args:
+        content: of the file.
+        shape: channels, height, width of the images.
+        where: named by errors.
+
+    Raises:
+        ArtefactError: it is no safetensors, or its tensors are missing, of other shapes, or no finite numbers.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        found = load(content)
+        basis, numbers, labels, limit = (found[name] for name in ("basis", "numbers", "labels", "limit"))
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ArtefactError("is no reference of training images", where=where) from error
+    size = described(np.zeros((1, shape[1], shape[2], shape[0]), np.uint8)).shape[1]
+    fits = basis.ndim == numbers.ndim == 2 and basis.shape == (size, numbers.shape[1]) and labels.shape == numbers.shape[:1] and limit.shape == (1,)
+    if not fits or not all(np.isfinite(each).all() for each in found.values()):
+        raise ArtefactError("does not fit the generator's images", where=where)
+    return Reference(basis, numbers, labels, float(limit[0]))
