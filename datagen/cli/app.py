@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 import datagen
-from datagen import machine, registry, storage
+from datagen import machine, ranks, registry, storage
 from datagen import recipe as recipes
 from datagen.cli import describe, evaluate, export, fit, quickstart, synthesize
 from datagen.cli import recipes as recipes_verb
@@ -126,7 +126,7 @@ def _usage(error: Any) -> UsageError:
 def _perform(verb: Verb, given: dict[str, Any]) -> None:
     switches = {name: given.pop(name, None) for name in SWITCHES}
     flags = {key: given.pop(key) for key in verb.settings()}
-    progress = Progress(quiet=bool(switches["quiet"]))
+    progress = Progress(quiet=bool(switches["quiet"]) or ranks.rank() > 0)
     try:
         settings = recipes.gather(switches["recipe"], switches["set"], **flags)
         _check(verb, settings)
@@ -138,7 +138,7 @@ def _perform(verb: Verb, given: dict[str, Any]) -> None:
         outcome = None
     with contextlib.suppress(DatagenError):
         progress.status(exit_code=code)
-    if outcome is not None:
+    if outcome is not None and not ranks.rank():
         _show(outcome, asked)
     raise typer.Exit(code)
 

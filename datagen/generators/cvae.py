@@ -12,7 +12,7 @@ from torch import nn
 from datagen.contracts import Spec, Stage, State, Walk
 from datagen.generators import losses
 from datagen.generators.descent import descend
-from datagen.generators.layers import Painter, Tower
+from datagen.generators.layers import Painter, Tower, normal_like
 from datagen.generators.prior import ClassGaussians
 
 FEATURES = 256
@@ -85,7 +85,7 @@ class CVAE:
 
     def _step(self, state: State, images: torch.Tensor, labels: torch.Tensor, done: float) -> Mapping[str, torch.Tensor]:
         mean, log_variance = state.modules["encoder"](images, labels)
-        latents = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
+        latents = mean + normal_like(mean) * (0.5 * log_variance).exp()
         painted = state.modules["decoder"](latents, labels).float()
         variance = losses.best_variance(images, painted)
         nats = losses.gaussian_nats(images, painted, variance)

@@ -14,7 +14,7 @@ from datagen.contracts import Spec, Stage, State, Walk
 from datagen.generators import losses
 from datagen.generators.augment import augment
 from datagen.generators.descent import descend
-from datagen.generators.layers import Up, class_mix, resolutions, widths
+from datagen.generators.layers import Up, class_mix, normal_like, resolutions, widths
 
 
 def _start(module: nn.Module) -> None:
@@ -102,7 +102,7 @@ class DCGAN:
 
     def _step(self, state: State, images: torch.Tensor, labels: torch.Tensor, done: float) -> Mapping[str, torch.Tensor]:
         generator, critic, recipe = state.modules["generator"], state.modules["critic"], state.spec.recipe
-        noise = torch.randn(len(images), self.noise(state.spec), device=images.device)
+        noise = normal_like(images.new_empty(len(images), self.noise(state.spec)))
         fake = generator(noise, generator.embed(labels))
         on_real = critic(augment(images, recipe.augment), labels)
         on_fake = critic(augment(fake.detach(), recipe.augment), labels)

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from datagen.generators.layers import normal_like, uniform
+
 TIMES = 64
 """numbers that a time is written in"""
 STEPS = 8
@@ -80,9 +82,9 @@ class Flow(nn.Module):
 
     def loss(self, latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the flow-matching loss [] of standardised latents [N, latent]: times are logit-normal (Esser et al. 2024, section 3.1)."""
-        time = torch.randn(len(latents), device=latents.device).sigmoid()
-        labels = torch.where(torch.rand(len(labels), device=labels.device) < UNNAMED, self.embed.num_embeddings - 1, labels)
-        noise = torch.randn_like(latents)
+        time = normal_like(latents[:, 0]).sigmoid()
+        labels = torch.where(uniform(len(labels), labels.device) < UNNAMED, self.embed.num_embeddings - 1, labels)
+        noise = normal_like(latents)
         place = time[:, None] * latents + (1 - time[:, None]) * noise
         return (self.velocity(place, time, labels).float() - (latents - noise)).square().mean()
 

@@ -12,7 +12,7 @@ from datagen.contracts import Spec, Stage, State, Walk
 from datagen.generators import losses
 from datagen.generators.augment import augment
 from datagen.generators.descent import descend
-from datagen.generators.layers import Painter, Tower, class_mix
+from datagen.generators.layers import Painter, Tower, class_mix, normal_like
 
 EMBED = 64
 FEATURES = 128
@@ -92,7 +92,7 @@ class GAN:
     def _step(self, state: State, images: torch.Tensor, labels: torch.Tensor, done: float) -> Mapping[str, torch.Tensor]:
         recipe = state.spec.recipe
         generator, critic = state.modules["generator"], state.modules["critic"]
-        noise = torch.randn(len(images), self.noise(state.spec), device=images.device)
+        noise = normal_like(images.new_empty(len(images), self.noise(state.spec)))
         fake = generator(noise, generator.embed(labels))
         found = self._train_critic(state, images, fake.detach(), labels, done)
 

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from datagen import ranks
+
 COARSEST = 8
 
 
@@ -100,6 +102,16 @@ class Painter(nn.Module):
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         return self.body(self.stem(z).unflatten(1, self.start))
+
+
+def normal_like(x: torch.Tensor) -> torch.Tensor:
+    """Return standard normal numbers of the shape [N, ...], type and device of x, those of this process's share of the batch."""
+    return ranks.drawn(lambda size: torch.randn(size, *x.shape[1:], dtype=x.dtype, device=x.device), len(x))
+
+
+def uniform(size: int, device: torch.device) -> torch.Tensor:
+    """Return numbers [size] between 0 and 1, those of this process's share of the batch."""
+    return ranks.drawn(lambda whole: torch.rand(whole, device=device), size)
 
 
 def class_mix(embed: nn.Embedding, labels: torch.Tensor, guidance: float) -> torch.Tensor:

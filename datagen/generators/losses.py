@@ -12,6 +12,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 
+from datagen import ranks
+
 
 def critic(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
     """Return -E[log D(x)] - E[log(1 - D(G(z)))] (Goodfellow et al. 2014, eq. 1); 2 log 2 at D = 1/2."""
@@ -80,8 +82,15 @@ def gaussian_nats(images: torch.Tensor, painted: torch.Tensor, variance: torch.T
 
 
 def best_variance(images: torch.Tensor, painted: torch.Tensor, least: float = 1e-5) -> torch.Tensor:
-    """Return the variance [] under which the images are most likely, their mean squared error (sigma-VAE, Rybkin et al. 2021, eq. 5)."""
-    return (images - painted).square().mean().clamp(min=least)
+    """Return the variance [] under which the images are most likely, their mean squared error (sigma-VAE, Rybkin et al. 2021, eq. 5).
+
+    Where several processes share a batch it is that of the whole batch, a constant: the gradient of `gaussian_nats` is the same.
+    """
+    error = (images - painted).square().mean()
+    if ranks.shares() > 1:
+        error = error.detach().clone()
+        ranks.average([error])
+    return error.clamp(min=least)
 
 
 def elbo(nats: torch.Tensor, kl: torch.Tensor, beta: float = 1.0) -> torch.Tensor:

@@ -16,7 +16,7 @@ from datagen.generators.cvae import EXPLAINED as OF_A_BOUND
 from datagen.generators.cvae import Decoder
 from datagen.generators.descent import descend
 from datagen.generators.flow import Flow
-from datagen.generators.layers import Tower
+from datagen.generators.layers import Tower, normal_like
 from datagen.generators.prior import ClassGaussians
 
 FEW = 30
@@ -127,7 +127,7 @@ class VAE:
     def _step(self, state: State, images: torch.Tensor, labels: torch.Tensor, done: float) -> Mapping[str, torch.Tensor]:
         eyes = state.modules["eyes"]
         mean, log_variance = state.modules["encoder"](images)
-        latents = mean + torch.randn_like(mean) * (0.5 * log_variance).exp()
+        latents = mean + normal_like(mean) * (0.5 * log_variance).exp()
         painted = state.modules["decoder"](latents, labels).float()
         nats = losses.gaussian_nats(images, painted, losses.best_variance(images, painted))
         kl = losses.gaussian_kl(mean, log_variance)
@@ -154,7 +154,7 @@ class VAE:
 
     def _flow(self, state: State, posteriors: torch.Tensor, labels: torch.Tensor, done: float) -> Mapping[str, torch.Tensor]:
         mean, variance = posteriors.chunk(2, dim=1)
-        loss = state.modules["prior"].loss(mean + variance.sqrt() * torch.randn_like(mean), labels)
+        loss = state.modules["prior"].loss(mean + variance.sqrt() * normal_like(mean), labels)
         return {"flow": descend(state.optimizers["flow"], loss)}
 
     def finish(self, state: State, images: Walk) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from datagen import seeds
+from datagen import ranks, seeds
 from datagen.contracts import Family, Stage, State
 from datagen.errors import ResourceError, Stopped
 from datagen.training import checkpoint, timing
@@ -23,6 +23,8 @@ IN_A_ROW, ROLLBACKS = 3, 3
 """steps without numbers that send a fit back to its last checkpoint, and how often that may happen"""
 SLOWER = 0.5
 """factor of the step size after each time"""
+ASKED = 16
+"""steps after which GPUs that train together ask each other whether to stop, so that they do not wait at every step"""
 
 
 class _Diverged(Exception):
@@ -154,9 +156,7 @@ def _run_stage(job: Job, index: int, images: int) -> None:
         while images < total:
             _one_step(job, index, images)
             images += batch
-            if job.bad >= IN_A_ROW:
-                raise _Diverged(f"{before + images:,}")
-            stop = job.stop()
+            stop = _agreed(job, images // batch, before + images)
             if (_passed(images, batch, stage.times * (recipe.checkpoint_every or total)) and images < total) or stop:
                 _save(job, index, images)
             if job.draws and (_passed(images, batch, every) or images == batch * max(1, min(total, every) // batch // 20)):
@@ -166,6 +166,22 @@ def _run_stage(job: Job, index: int, images: int) -> None:
                 raise Stopped(f"stopped after {before + images:,} images", where=job.folder, hint="the same command continues here")
         job.watch.end(stage.name, before + images)
     _save(job, index, images)
+
+
+def _agreed(job: Job, step: int, seen: int) -> bool:
+    """Return whether to stop after this step; processes that train together do what one of them must.
+
+    Raises:
+        _Diverged: too many steps in a row had no numbers.
+    """
+    bad, stop = job.bad >= IN_A_ROW, job.stop()
+    if ranks.shares() > 1:
+        if job.device != "cpu" and step % ASKED:
+            return False
+        bad, stop = ranks.anywhere([bad, stop], job.device)
+    if bad:
+        raise _Diverged(f"{seen:,}")
+    return stop
 
 
 def _prepare(job: Job, stage: Stage) -> None:
@@ -181,10 +197,11 @@ def _one_step(job: Job, index: int, images: int) -> None:
     stage, recipe = job.stages[index], job.state.spec.recipe
     batch, done = (recipe.batch or 1) * stage.times, images / job.totals[index]
     rows = job.batches.chosen(sum(job.totals[:index]) + images, batch)
+    rows = rows[ranks.own(batch)]
     pictures, labels = job.batches.images(rows, job.device) if job.inputs is None else job.batches.instead(rows, job.inputs, job.device)
     torch.manual_seed(seeds.integer(recipe.seed, "step", stage.name, images, *([job.rollbacks] if job.rollbacks else [])))
     if recipe.flips and job.inputs is None:
-        mirrored = torch.rand(batch, device=pictures.device) < 0.5
+        mirrored = ranks.drawn(lambda size: torch.rand(size, device=pictures.device), len(pictures)) < 0.5
         pictures = torch.where(mirrored[:, None, None, None], pictures.flip(-1), pictures)
     for optimizer in job.state.optimizers.values():
         for group in optimizer.param_groups:
@@ -223,7 +240,12 @@ def _save(job: Job, index: int, images: int) -> None:
     weights = [tensor for net in job.state.modules.values() for tensor in net.state_dict().values() if tensor.is_floating_point()]
     if not all(bool(torch.isfinite(tensor).all()) for tensor in weights):
         raise _Diverged(f"{seen:,}")
+    if ranks.rank():
+        ranks.barrier()
+        return
     checkpoint.save(job.folder / "checkpoints", job.state, job.averages, stage=index, images=images, total_images=seen, rollbacks=job.rollbacks)
+    if ranks.shares() > 1:
+        ranks.barrier()
 
 
 def schedule(kind: str, done: float) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from datagen import seeds, storage
+from datagen import ranks, seeds, storage
 from datagen.errors import InputError
 from datagen.progress import Progress
 from datagen.records import READ, Dataset, Recipe
@@ -29,7 +29,7 @@ class Real:
 
 def read(source: str | Path, recipe: Recipe, out: Path, progress: Progress, *, begun: bool) -> Real:
     """Scan the images and bring them to one shape; writes data.json and scan.json, or checks that a run that has begun began with them."""
-    dataset = scan.scan(source, recipe, test=recipe.test, progress=progress, report=out / "scan.json")
+    dataset = scan.scan(source, recipe, test=recipe.test, progress=progress, report=out / "scan.json" if ranks.rank() == 0 else None)
     stored = storage.read_json(out / "data.json") if begun else None
     if stored and stored["fingerprint"] != dataset.fingerprint:
         before, now = stored["counts"], dict(zip(dataset.classes, plan.counts_of(dataset.labels, len(dataset.classes)), strict=True))

@@ -12,16 +12,16 @@ from typing import Any
 
 import torch
 
-from datagen import machine, registry, storage
+from datagen import machine, ranks, registry, storage
 from datagen import recipe as recipes
-from datagen.contracts import Family, State
+from datagen.contracts import State
 from datagen.errors import ArtefactError, InputError, OutputError, Stopped, UsageError
 from datagen.progress import Progress, span
 from datagen.records import ANY, FIT, READ, Recipe
 from datagen.training import loop, plan, real
 from datagen.training.batches import Batches
 from datagen.training.finish import finish
-from datagen.training.watch import Watch
+from datagen.training.watch import Mute, Watch
 
 FREE = ("threads", "device")
 """settings that may differ when a fit is continued; they are noted in recipe.json"""
@@ -54,25 +54,35 @@ def fit(source: str | Path, out: str | Path | None = None, recipe: Recipe | None
     begun = time.monotonic()
     recipe = recipe or recipes.gather(None, [], **settings)
     out = Path(out) if out is not None else Path(f"{Path(source).stem}-run")
-    machine.device(recipe.device)
-    family = registry.load("families", recipe.family)()
+    device = machine.device(recipe.device)
+    registry.load("families", recipe.family)
     _check_out(out, source)
+    with ranks.group(device), stopping() as stop:
+        if ranks.rank():
+            return _follow(source, out, recipe, stop=stop, begun=begun)
+        return _lead(source, out, recipe, progress or Progress(out), stop=stop, begun=begun)
+
+
+def _lead(source: str | Path, out: Path, recipe: Recipe, progress: Progress, *, stop: Callable[[], bool], begun: float) -> Fitted:
+    """Fit, alone or as the first of several processes: the one that plans, writes and speaks."""
     storage.make_folder(out)
-    with storage.lock(out), stopping() as stop:
-        progress = progress or Progress(out)
+    with storage.lock(out):
         progress.folder = out
-        asked = {k: v for k, v in recipe.settings(ANY, READ, FIT).items() if k not in FREE} | {"family_hash": registry.file_hash(recipe.family)}
+        asked = _asked(recipe)
         known = _known(out, asked)
         if known and (out / "generator" / "card.json").is_file():
             progress.say(f"{out} is finished already; nothing to do")
+            ranks.barrier()
             return Fitted(_summary(out, begun, finished=True))
         storage.sweep(out)
         images = real.read(source, recipe, out, progress, begun=known is not None)
-        job = _job(images, recipe, family, out, progress, known=known, asked=asked, begun=begun)
+        job = _job(images, recipe, Watch(out, progress, images.dataset.classes), known=known, asked=asked, begun=begun)
         job.stop = stop
+        ranks.barrier()
         training = time.monotonic()
         try:
-            loop.train(job)
+            with ranks.together():
+                loop.train(job)
         except BaseException:
             job.watch.tell("stopped")
             raise
@@ -80,7 +90,26 @@ def fit(source: str | Path, out: str | Path | None = None, recipe: Recipe | None
             job.watch.close()
         trained = round(time.monotonic() - training, 1)
         finish(job, images)
+        ranks.barrier()
         return Fitted(_summary(out, begun, finished=False), training_seconds=trained)
+
+
+def _follow(source: str | Path, out: Path, recipe: Recipe, *, stop: Callable[[], bool], begun: float) -> Fitted:
+    """Train along with the first process, which has planned all and writes all."""
+    ranks.barrier()
+    quiet = Progress(quiet=True)
+    if not (finished := (out / "generator" / "card.json").is_file()):
+        images = real.read(source, recipe, out, quiet, begun=True)
+        job = _job(images, recipe, Mute(out, quiet, images.dataset.classes), known=_known(out, _asked(recipe)), asked={}, begun=begun)
+        job.stop = stop
+        with ranks.together():
+            loop.train(job)
+        ranks.barrier()
+    return Fitted(_summary(out, begun, finished=finished))
+
+
+def _asked(recipe: Recipe) -> dict[str, Any]:
+    return {k: v for k, v in recipe.settings(ANY, READ, FIT).items() if k not in FREE} | {"family_hash": registry.file_hash(recipe.family)}
 
 
 def _check_out(out: Path, source: str | Path) -> None:
@@ -108,27 +137,27 @@ def _known(out: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
     return known
 
 
-def _job(
-    images: real.Real, recipe: Recipe, family: Family, out: Path, progress: Progress, *, known: Mapping[str, Any] | None, asked: Mapping[str, Any], begun: float
-) -> loop.Job:
-    labels = images.dataset.labels
+def _job(images: real.Real, recipe: Recipe, watch: Watch, *, known: Mapping[str, Any] | None, asked: Mapping[str, Any], begun: float) -> loop.Job:
+    labels, family, progress = images.dataset.labels, registry.load("families", recipe.family)(), watch.progress
     counts = plan.counts_of(labels[images.parts.train], len(images.dataset.classes))
     batches = Batches(images.pixels, labels, images.parts.train, balanced=recipe.sampling == "balanced", seed=recipe.seed)
     if known:
         ready = plan.restored(known, recipe, images.shape, counts)
-        progress.say(f"continuing {out}")
+        progress.say(f"continuing {watch.run}")
         torch.set_num_threads(ready.recipe.threads or 1)
     else:
         spec = plan.prepare(recipe, family, images.shape, counts)
         ready = plan.complete(spec, family, batches, begun=begun)
-        storage.write_json(out / "recipe.json", plan.stored(ready, asked))
+        storage.write_json(watch.run / "recipe.json", plan.stored(ready, asked))
+    if (ready.recipe.batch or 1) % ranks.count():
+        what = f"a batch of {ready.recipe.batch} images cannot be shared by {ranks.count()} processes"
+        raise UsageError(what, where="torchrun", hint="give a multiple with --set batch=…, into another --out")
     by_name = dict(zip(images.dataset.classes, counts, strict=True))
     for line in plan.describe(ready, by_name, (*images.dataset.notes, images.sentence)):
         progress.say(line)
     torch.use_deterministic_algorithms(ready.recipe.deterministic)
-    watch = Watch(out, progress, images.dataset.classes)
-    state = State(ready.spec)
-    job = loop.Job(family, list(family.stages(ready.spec)), ready.totals, state, batches, out, ready.recipe.device, watch)
+    stages, state = list(family.stages(ready.spec)), State(ready.spec)
+    job = loop.Job(family, stages, ready.totals, state, batches, watch.run, ready.recipe.device, watch)
     job.selection = ready.selection
     return job
 

@@ -140,3 +140,15 @@ class Watch:
         """Close TensorBoard's writer."""
         if self._board:
             self._board.close()
+
+
+class Mute(Watch):
+    """Says and writes nothing: for the processes that train along with the first one."""
+
+    def _report(self, stage: str, images_seen: int) -> None:
+        self.last = {name: float(total) / self._steps for name, total in self._sums.items()}
+        self._sums, self._steps, self._images, self._since = {}, 0, 0, time.monotonic()
+
+    def grid(self, family: Family, state: State, images_seen: int, device: str) -> Path:
+        """Draw nothing."""
+        return self.run / "samples"
