@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from datagen.errors import UsageError, nearest
-from datagen.records import Recipe, group_of
+from datagen.records import FIT, Recipe, group_of
 
 ENVIRONMENT = "DATAGEN_"
 EXCLUSIVE = (("images", "budget"), ("test", "holdout"), ("quick", "repeats"), ("quick", "steps"), ("quick", "full"))
@@ -169,6 +169,40 @@ def gather(recipe: str | None = None, sets: list[str] | None = None, /, **flags:
     layers.append(("--set", assignments(sets or [])))
     layers.append(("flag", flags))
     return merge(*layers)
+
+
+def fitting(shape: tuple[int, int, int], images: int, device: str) -> str | None:
+    """Return the name of the built-in recipe whose "fits" (in its table "about") holds for some data, None where none does.
+
+    Args:
+        shape: channels, height, width in pixels.
+        images: training images.
+        device: cpu, cuda or mps.
+    """
+    facts: dict[str, Any] = {"pixels": shape[1] * shape[2], "channels": shape[0], "images": images, "device": device}
+    for name in builtin():
+        fits = read(name)[1].get("fits", {})
+        if fits and all(_holds(facts[key], wanted) for key, wanted in fits.items()):
+            return name
+    return None
+
+
+def _holds(fact: Any, wanted: Any) -> bool:
+    """Return whether a fact equals what is wanted, or lies in the range [least, most]."""
+    return bool(wanted[0] <= fact <= wanted[1]) if isinstance(wanted, list) else bool(fact == wanted)
+
+
+def suited(made: Recipe, shape: tuple[int, int, int], images: int, device: str) -> Recipe:
+    """Return the recipe with what is still at its default filled from the built-in recipe that fits the data, unless one was given.
+
+    Only settings of the nets and their training are taken; how images are read and how long to train is left alone.
+    """
+    if any(origin.startswith("recipe ") for origin in made.origins.values()):
+        return made
+    name = fitting(shape, images, device)
+    own = set(made.settings(FIT)) - {"images", "budget"}
+    fresh = {k: v for k, v in (read(name)[0] if name else {}).items() if k in own and made.origins.get(k, "default") == "default"}
+    return made.changed(f"recipe {name}", **fresh)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

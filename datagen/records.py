@@ -112,6 +112,9 @@ class Recipe(BaseModel):
     encoder: Literal["png", "jpeg"] = setting(MAKE, "png is lossless; jpeg (quality 95, 4:4:4) is smaller", "png")
     shard_images: Count = setting(MAKE, "images a shard, about; whole tiles of 64", 10_000)
     workers: int | None = setting(MAKE, "worker processes; planned from the processors", ge=1, le=256)
+    mode: Literal["replace", "augment"] = setting(
+        MAKE, "what they are for, by which fit chose spread and confidence: trained on alone, or beside the real images", "replace"
+    )
     min_confidence: float | None = setting(MAKE, "least confidence of the filter in an image's label; planned: what fit chose", ge=0, le=0.999)
     keep_near_copies: bool = setting(MAKE, "take images that nearly repeat a training image, unchecked", False)
     reference: str | None = setting(MAKE, "RUN whose training images a generator copied alone is checked against")

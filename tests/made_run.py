@@ -20,7 +20,7 @@ def page(run: Path, state: str) -> str:
     chosen = {"spread": {"value": 1.3, "why": "tried"}, "confidence": {"value": 0.6, "why": "tried"}}
     expected = {"synthetic": 0.8125, "real": 0.975, "images": 160, "steps": 300}
     storage.write_json(storage.make_folder(run / "generator") / "card.json", {"chosen": chosen | {"expected": expected}})
-    scores = [{"spread": 1.0, "confidence": 0.0, "synthetic": 0.75}, {"spread": 1.3, "confidence": 0.6, "synthetic": 0.8125}]
+    scores = [{"spread": 1.0, "confidence": 0.0, "synthetic": 0.75, "both": 0.97}, {"spread": 1.3, "confidence": 0.6, "synthetic": 0.8125, "both": 0.98}]
     classes = [{"label": k, "known": 0.9, "heeded": 0.5 + 0.1 * k, "diversity": 0.8} for k in range(2)]
     choice = {"stage": "selection", "images": 100, "steps": 300, "select": 160, "real": 0.975, "scores": scores, "classes": classes}
     losses = [{"stage": "autoencoder", "images": 10 * i, "images_per_second": 100.0, "losses": {"elbo": 100.0 / (i + 1), "own": None}} for i in range(9)]

@@ -126,8 +126,8 @@ def test_recipes_that_come_with_datagen(name: str) -> None:
     settings, about = recipe.read(name)
     made = recipe.gather(name)
     assert all(made.origins[key] == f"recipe {name}" for key in settings)
-    assert set(about) == {"title", "suits", "measured"}
-    assert all(isinstance(text, str) and text for text in about.values())
+    assert set(about) == {"title", "suits", "fits", "measured"}
+    assert all(isinstance(text, str) and text for key, text in about.items() if key != "fits")
 
 
 def test_the_promised_recipes_are_there() -> None:
@@ -138,3 +138,34 @@ def test_differences_name_both_values() -> None:
     old, new = Recipe(batch=8).settings(FIT), Recipe(batch=16).settings(FIT)
     assert recipe.differences(old, new) == ["batch: 8, now 16"]
     assert group_of(Recipe.model_fields["batch"]) == FIT
+
+
+def test_the_recipe_that_fits_fills_what_is_at_its_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = 'size = 8\nfamily = "gan"\nbeta = 0.5\nwidth = 12\nimages = 9\n[about]\n'
+    (tmp_path / "small.toml").write_text(settings + 'fits = { pixels = [1, 100], channels = 1, images = [50, 500], device = "cpu" }\n')
+    monkeypatch.setattr(recipe, "builtin_folder", lambda: tmp_path)
+    made = recipe.suited(recipe.gather(None, [], width=7), (1, 8, 8), 100, "cpu")
+    assert (made.family, made.beta, made.width, made.images, made.size) == ("gan", 0.5, 7, None, None)
+    assert made.origins["family"] == made.origins["beta"] == "recipe small" and made.origins["width"] == "flag"
+    assert recipe.suited(recipe.gather(None, [], family="cvae"), (1, 8, 8), 100, "cpu").family == "cvae", "what the user says stays"
+    given = recipe.gather(str(tmp_path / "small.toml"))
+    assert recipe.suited(given, (1, 8, 8), 100, "cpu") == given
+    for shape, images, device in [((3, 8, 8), 100, "cpu"), ((1, 20, 20), 100, "cpu"), ((1, 8, 8), 49, "cpu"), ((1, 8, 8), 100, "cuda")]:
+        assert recipe.fitting(shape, images, device) is None
+
+
+def test_no_data_fits_two_recipes_and_all_facts_are_known() -> None:
+    for name in recipe.builtin():
+        assert set(recipe.read(name)[1].get("fits", {})) <= {"pixels", "channels", "images", "device"}
+    for side in (8, 16, 28, 32, 48, 64, 90, 256):
+        for channels in (1, 3):
+            for images in (100, 10_000):
+                fitting = [n for n in recipe.builtin() if _fits(n, side * side, channels, images)]
+                assert len(fitting) <= 1 and recipe.fitting((channels, side, side), images, "cpu") == (fitting[0] if fitting else None)
+
+
+def _fits(name: str, pixels: int, channels: int, images: int) -> bool:
+    fits = recipe.read(name)[1]["fits"]
+    low, high = fits.get("pixels", [1, 10**9])
+    least, most = fits.get("images", [1, 10**9])
+    return low <= pixels <= high and fits.get("channels", channels) == channels and least <= images <= most and fits.get("device", "cpu") == "cpu"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -100,3 +101,19 @@ def test_too_few_accepted_end_with_the_way_out(fitted: Path, tmp_path: Path, mon
 def test_a_rule_and_an_old_generator_have_no_filter(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no min-confidence"):
         datagen.synthesize("rule:shapes", tmp_path / "out", per_class=2, min_confidence=0.5)
+
+
+def test_each_mode_takes_what_was_chosen_for_it(fitted: Path, tmp_path: Path) -> None:
+    from datagen import storage
+
+    run = tmp_path / "run"
+    shutil.copytree(fitted, run)
+    card = storage.read_json(run / "generator" / "card.json")
+    both = {"spread": {"value": 1.7, "why": "made up"}, "confidence": {"value": 0.0, "why": "made up"}}
+    alone = {"spread": {"value": 0.7, "why": "made up"}, "confidence": {"value": 0.1, "why": "made up"}}
+    card = {key: value for key, value in card.items() if key != storage.SEAL} | {"chosen": alone | {"augment": both}}
+    storage.replace(run / "generator" / "card.json", storage.seal(card))
+    origins = {mode: painter.look(str(run), gather(None, [], mode=mode, device="cpu")) for mode in ("replace", "augment")}
+    assert (origins["replace"].spread, origins["replace"].confidence) == (0.7, 0.1)
+    assert (origins["augment"].spread, origins["augment"].confidence) == (1.7, 0.0)
+    assert painter.look(str(run), gather(None, [], mode="augment", spread=1.1, device="cpu")).spread == 1.1

@@ -50,6 +50,8 @@ def test_wrong_images_are_filtered_where_that_helps() -> None:
     found = selected(drawing(0.7))
     assert found.chosen["confidence"]["value"] == 0.6 and found.chosen["spread"]["value"] == 1.0
     assert found.chosen["expected"]["synthetic"] > 0.9 and found.chosen["expected"]["real"] > 0.9
+    assert set(found.chosen["augment"]) == {"spread", "confidence"} and "real + synthetic" in found.chosen["augment"]["spread"]["why"]
+    assert all(set(each) == set(selection.MODES) for each in found.scores.values())
     assert "to expect" in found.sentence and "80 select images" in found.chosen["spread"]["why"]
 
 

@@ -29,19 +29,19 @@ def run(
 
 def _plan(asked: Asked, folder: str) -> Outcome:
     """Scan and decide as `fit` does, and stop there; no folder is made."""
-    from datagen import registry, seeds
+    from datagen import seeds
     from datagen.sources import cache, scan, shape, split
     from datagen.training import plan
     from datagen.training.batches import Batches
 
     begun, recipe = time.monotonic(), asked.recipe
-    family = registry.load("families", recipe.family)()
     data = scan.scan(folder, recipe, test=recipe.test, progress=asked.progress)
     wanted, sentence = shape.plan_shape(data, recipe)
     train = split.split(data, holdout=recipe.holdout, key=seeds.digest(recipe.seed, "holdout").hex()).train
     counts = plan.counts_of(data.labels[train], len(data.classes))
     pixels = cache.pixels(data, wanted, recipe, progress=asked.progress)
     batches = Batches(pixels, data.labels, train, balanced=recipe.sampling == "balanced", seed=recipe.seed)
+    recipe, family = plan.suited(recipe, wanted, counts)
     ready = plan.complete(plan.prepare(recipe, family, wanted, counts), family, batches, begun=begun)
     lines = plan.describe(ready, dict(zip(data.classes, counts, strict=True)), (*data.notes, sentence))
     return Outcome({"settings": ready.recipe.settings(), "origins": dict(ready.recipe.origins), "plan": lines}, "\n".join(lines))

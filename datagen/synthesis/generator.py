@@ -275,8 +275,16 @@ def open_reference(path: str | Path, card: GeneratorCard) -> near.Reference:
     return near.unpack(content, card.shape, path)
 
 
-def chosen(card: GeneratorCard, name: str, default: float) -> float:
-    """Return what `fit` chose for a setting, a number or a mapping with "value" and its reason; the default where it chose none."""
-    value = card.chosen.get(name)
+def chosen(card: GeneratorCard, name: str, default: float, mode: str = "replace") -> float:
+    """Return what `fit` chose for a setting, a number or a mapping with "value" and its reason; the default where it chose none.
+
+    Args:
+        card: of the generator.
+        name: of the setting.
+        default: of a card without it.
+        mode: "augment" takes what was chosen for training beside real images, where something was.
+    """
+    of_mode = card.chosen.get(mode)
+    value = of_mode.get(name) if isinstance(of_mode, Mapping) and name in of_mode else card.chosen.get(name)
     value = value.get("value") if isinstance(value, Mapping) else value
     return float(value) if isinstance(value, int | float) else default

@@ -104,9 +104,9 @@ def look(run: str, recipe: Recipe) -> Origin:
     named = origin in SAID or (origin is not None and generator.is_own(card))
     family = generator.family_name(folder, card, recipe.family if named else "")
     device = machine.device(recipe.device)
-    spread = generator.chosen(card, "spread", 1.0) if recipe.spread is None else recipe.spread
-    guidance = generator.chosen(card, "guidance", 0.0) if recipe.guidance is None else recipe.guidance
-    confidence = generator.chosen(card, "confidence", 0.0) if recipe.min_confidence is None else recipe.min_confidence
+    spread = generator.chosen(card, "spread", 1.0, recipe.mode) if recipe.spread is None else recipe.spread
+    guidance = generator.chosen(card, "guidance", 0.0, recipe.mode) if recipe.guidance is None else recipe.guidance
+    confidence = generator.chosen(card, "confidence", 0.0, recipe.mode) if recipe.min_confidence is None else recipe.min_confidence
     if confidence > 0 and generator.FILTER not in card.hashes:
         raise UsageError("this generator has no filter", where="--min-confidence", hint="leave it out, or fit anew")
     reference, unchecked = generator.reference_of(folder, card, recipe.reference, keep=recipe.keep_near_copies)

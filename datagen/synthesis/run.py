@@ -54,6 +54,7 @@ class Order:
             "ingredients": ingredients,
             "source": self.origin.source,
             "near_copies": f"not looked for: {self.origin.unchecked}" if self.origin.unchecked else "thrown away" if self.origin.reference else "none",
+            "mode": self.recipe.mode,
             "seed": self.plan.seed,
             "per_class": self.plan.per_class,
             "classes": list(self.plan.classes),

@@ -14,6 +14,9 @@ from datagen.training import generator, health, loop, selection
 from datagen.training.real import Real
 from datagen.training.selection import Selected
 
+NAMES = {"replace": "synthetic", "augment": "both"}
+"""what a recogniser is trained on where the images are for a mode"""
+
 
 def finish(job: loop.Job, real: Real) -> None:
     """Turn a trained job into RUN/generator, and say what was chosen and what to expect."""
@@ -58,7 +61,7 @@ def _selected(job: loop.Job, real: Real) -> Selected:
     classes = health.look(found.filter, train, draw, classes=len(names), spread=found.chosen["spread"]["value"])
     for line in health.warnings(classes, names):
         job.watch.progress.warn(line)
-    scores = [{"spread": spread, "confidence": least, "synthetic": share} for (spread, least), share in found.scores.items()]
+    scores = [{"spread": spread, "confidence": least, **{NAMES[mode]: share for mode, share in each.items()}} for (spread, least), each in found.scores.items()]
     known = {"images": sum(job.totals), "steps": how.steps, "select": len(select.labels), "real": (found.chosen.get("expected") or {}).get("real")}
     job.watch.chose({**known, "scores": scores, "classes": [dataclasses.asdict(each) for each in classes]})
     return found

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from datagen import machine, seeds
+from datagen import machine, registry, seeds
+from datagen import recipe as recipes
 from datagen.contracts import Family, Spec, Stage, State
 from datagen.progress import span
 from datagen.recogniser import timing as recogniser_timing
@@ -43,10 +44,16 @@ class Plan:
     selection: Mapping[str, Any]
 
 
+def suited(recipe: Recipe, shape: tuple[int, int, int], counts: Sequence[int]) -> tuple[Recipe, Family]:
+    """Return the recipe with its device, filled from the built-in recipe that fits the data where the user gave none, and its family."""
+    recipe = recipe.planned(device=machine.device(recipe.device))
+    recipe = recipes.suited(recipe, shape, sum(counts), recipe.device)
+    return recipe, registry.load("families", recipe.family)()
+
+
 def prepare(recipe: Recipe, family: Family, shape: tuple[int, int, int], counts: Sequence[int]) -> Spec:
-    """Return what a family builds for, its settings filled from its own plan where the user left them open."""
+    """Return what a family builds for, its settings filled from its own plan where the user left them open; both as from `suited`."""
     recipe = recipe.planned(
-        device=machine.device(recipe.device),
         size=shape[1:],
         colour="grey" if shape[0] == 1 else "rgb",
     )
@@ -160,11 +167,17 @@ def describe(plan: Plan, counts: Mapping[str, int], notes: Sequence[str]) -> lis
     lines = [
         *notes,
         f"data: {balance}; shown: {sampling} (--set sampling=natural or balanced)",
-        f"family: {recipe.family} (--family); {nets} (--set key=value)",
+        f"family: {recipe.family} (--family); {nets} (--set key=value){_from(recipe)}",
         f"device: {recipe.device}, {recipe.threads} threads, {recipe.precision}, {recipe.layout} (--device, --set precision=…, layout=…)",
         *(f"length: {sentence}" for sentence in plan.sentences),
     ]
     return lines
+
+
+def _from(recipe: Recipe) -> str:
+    """Return in words which recipe the settings came from, "" where from none."""
+    name = next((origin.removeprefix("recipe ") for origin in recipe.origins.values() if origin.startswith("recipe ")), None)
+    return f"; recipe {name} (--recipe)" if name else ""
 
 
 def counts_of(labels: np.ndarray, classes: int) -> list[int]:

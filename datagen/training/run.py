@@ -138,16 +138,17 @@ def _known(out: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _job(images: real.Real, recipe: Recipe, watch: Watch, *, known: Mapping[str, Any] | None, asked: Mapping[str, Any], begun: float) -> loop.Job:
-    labels, family, progress = images.dataset.labels, registry.load("families", recipe.family)(), watch.progress
+    labels, progress = images.dataset.labels, watch.progress
     counts = plan.counts_of(labels[images.parts.train], len(images.dataset.classes))
     batches = Batches(images.pixels, labels, images.parts.train, balanced=recipe.sampling == "balanced", seed=recipe.seed)
     if known:
         ready = plan.restored(known, recipe, images.shape, counts)
+        family = registry.load("families", ready.recipe.family)()
         progress.say(f"continuing {watch.run}")
         torch.set_num_threads(ready.recipe.threads or 1)
     else:
-        spec = plan.prepare(recipe, family, images.shape, counts)
-        ready = plan.complete(spec, family, batches, begun=begun)
+        recipe, family = plan.suited(recipe, images.shape, counts)
+        ready = plan.complete(plan.prepare(recipe, family, images.shape, counts), family, batches, begun=begun)
         storage.write_json(watch.run / "recipe.json", plan.stored(ready, asked))
     if (ready.recipe.batch or 1) % ranks.count():
         what = f"a batch of {ready.recipe.batch} images cannot be shared by {ranks.count()} processes"

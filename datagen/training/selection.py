@@ -20,8 +20,10 @@ ACCEPTED = 0.25
 """share of every class's images that must reach a confidence for it to be tried: what `synthesize` throws away costs time"""
 LONGER = 2
 """times as long as the others the filter is trained"""
-RUNS = LONGER + 1 + len(THRESHOLDS) + len(SPREADS) - 1
-"""trainings: the filter's, one on real images, one for each threshold, one for each further spread"""
+MODES = ("replace", "augment")
+"""what the images are for: to be trained on alone, or beside the real ones"""
+RUNS = LONGER + 1 + len(MODES) * (len(THRESHOLDS) + len(SPREADS) - 1)
+"""trainings: the filter's, one on real images, and for each mode one for each threshold and one for each further spread"""
 ABLE = 0.5
 """how far from chance to perfect a recogniser trained on real images must come, to choose by its like"""
 FEWEST_STEPS, MOST_STEPS = 5, 600
@@ -31,6 +33,7 @@ FEWEST_IMAGES, MOST_IMAGES, LEAST, DRAWS = 300, 2_500, 3, 3
 """synthetic images that a recogniser trains on (of a class at least), and how many are computed for each that is wanted"""
 MOST_TRAIN, MOST_SELECT = LONGER * MOST_STEPS * BATCH, 10_000
 """real images that are looked at: no training is shown more"""
+Scores = Mapping[tuple[float, float], Mapping[str, float]]
 Draw = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
 """images uint8 [N, H, W, C] of labels [N], places [N] (which keep draws apart) and a spread"""
 
@@ -61,8 +64,8 @@ class Selected:
     filter: Fitted
     chosen: Mapping[str, Any]
     sentence: str
-    scores: Mapping[tuple[float, float], float] = field(default_factory=dict)
-    """share of the select part right, by spread and least confidence"""
+    scores: Scores = field(default_factory=dict)
+    """share of the select part right, by spread and least confidence, and by mode"""
 
 
 def steps(images: float) -> int:
@@ -105,17 +108,19 @@ def select(train: Part, part: Part, draw: Draw, *, classes: int, how: How, advan
         why = f"as trained: {how.steps} steps of the recogniser that chooses are too few ({100 * real:.0f} % of {len(part.labels)} right after real images)"
         return Selected(filter, _chosen(SPREADS[0], THRESHOLDS[0], why), "")
     wanted = np.minimum(max(LEAST, how.images // classes), np.bincount(train.labels, minlength=classes))
-    scores: dict[tuple[float, float], float] = {}
+    scores: dict[tuple[float, float], dict[str, float]] = {}
     skipped: list[str] = []
     for spread in SPREADS:
         images, labels = _drawn(draw, wanted * DRAWS, spread)
         sure = confidence(filter.predict(images), labels)
-        for threshold in [max(scores, key=lambda pair: (scores[pair], -pair[1]))[1]] if scores else THRESHOLDS:
+        for threshold in [max(scores, key=lambda pair: (scores[pair]["replace"], -pair[1]))[1]] if scores else THRESHOLDS:
             if (share := _least_accepted(labels, sure, threshold)) < ACCEPTED:
                 skipped.append(f"spread {spread:g} and confidence {threshold:g} not tried: of some class only {100 * share:.0f} % reach that")
                 continue
             rows = _accepted(labels, sure, wanted, threshold)
-            scores[spread, threshold] = right(trained(f"{spread:g} {threshold:g}", images[rows], labels[rows]))
+            alone = trained(f"{spread:g} {threshold:g}", images[rows], labels[rows])
+            both = np.concatenate([train.images, images[rows]]), np.concatenate([train.labels, labels[rows]])
+            scores[spread, threshold] = {"replace": right(alone), "augment": right(trained(f"both {spread:g} {threshold:g}", *both))}
     return _decided(filter, scores, skipped, real, images=len(part.labels), steps=how.steps)
 
 
@@ -143,20 +148,29 @@ def _accepted(labels: np.ndarray, sure: np.ndarray, wanted: np.ndarray, threshol
     return np.concatenate(rows)
 
 
-def _decided(filter: Fitted, scores: Mapping[tuple[float, float], float], skipped: list[str], real: float, *, images: int, steps: int) -> Selected:
-    """Take the best candidate where it is better than the plain one by more than a standard error."""
+def _decided(filter: Fitted, scores: Scores, skipped: list[str], real: float, *, images: int, steps: int) -> Selected:
+    """Take for each mode the best candidate where it is better than the plain one by more than a standard error."""
+    best, why = {}, {}
+    for mode in MODES:
+        best[mode] = _best({pair: found[mode] for pair, found in scores.items()}, images)
+        table = [f"spread {s:g} and confidence {t:g}: {100 * found[mode]:.1f} %" for (s, t), found in scores.items()]
+        what = "synthetic only" if mode == "replace" else "real + synthetic"
+        why[mode] = f"{what}, on {images:,} select images after {steps} steps: {', '.join([*table, *skipped])}"
+    right = scores[best["replace"]]["replace"]
+    sentence = (
+        f"to expect: a recogniser trained on synthetic images only names {100 * right:.1f} % of {images:,} unseen select images right, "
+        f"one trained on the real images {100 * real:.1f} % ({steps} steps each; evaluate measures it well)"
+    )
+    chosen = _chosen(*best["replace"], why["replace"]) | {"augment": _chosen(*best["augment"], why["augment"])}
+    known = {"synthetic": round(right, 6), "real": round(real, 6), "images": images, "steps": steps}
+    return Selected(filter, chosen | {"expected": known}, sentence, scores)
+
+
+def _best(scores: Mapping[tuple[float, float], float], images: int) -> tuple[float, float]:
     plain = scores[SPREADS[0], THRESHOLDS[0]]
     error = math.sqrt(max(plain * (1 - plain), 0.25 / images) / images)
     best = max(scores, key=lambda pair: (scores[pair], -abs(pair[0] - 1), -pair[1]))
-    spread, threshold = best if scores[best] > plain + error else (SPREADS[0], THRESHOLDS[0])
-    table = ", ".join([*(f"spread {s:g} and confidence {t:g}: {100 * score:.1f} %" for (s, t), score in scores.items()), *skipped])
-    why = f"synthetic only, on {images:,} select images after {steps} steps: {table}"
-    known = {"synthetic": round(scores[spread, threshold], 6), "real": round(real, 6), "images": images, "steps": steps}
-    sentence = (
-        f"to expect: a recogniser trained on synthetic images only names {100 * known['synthetic']:.1f} % of {images:,} unseen select images right, "
-        f"one trained on the real images {100 * real:.1f} % ({steps} steps each; evaluate measures it well)"
-    )
-    return Selected(filter, _chosen(spread, threshold, why) | {"expected": known}, sentence, scores)
+    return best if scores[best] > plain + error else (SPREADS[0], THRESHOLDS[0])
 
 
 def _chosen(spread: float, threshold: float, why: str) -> dict[str, Any]:
