@@ -15,7 +15,7 @@ import shutil
 import time
 from pathlib import Path
 
-from quality import datagen
+from journey import datagen
 
 NAMES = {"fashion_mnist": 10_000, "eurosat64": 10_000}
 

@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from quality import SETS, datagen
+from journey import SETS, datagen
 
 NAMES = ("sign_digits", "fashion_mnist")
 COUNTS = (20, 50, 100)

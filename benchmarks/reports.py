@@ -15,8 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+from journey import SETS, datagen
 from lowdata import draw
-from quality import SETS, datagen
 
 NAMES = {"sign_digits": None, "gtsrb35_ppm": None, "fashion_mnist": 1_000}
 """training images of a class that are drawn, None for all"""

@@ -1,0 +1,41 @@
+"""What the benchmarks share: the sets with the options that their files need, and one datagen command with its document."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+SETS: dict[str, list[str]] = {
+    "digits": [],
+    "sign_digits": ["--size", "32"],
+    "fashion_mnist": [],
+    "gtsrb35_ppm": ["--size", "32", "--group", r"(\d+/\d+)_"],
+    "eurosat64": [],
+    "neu_surface": ["--size", "64"],
+    "cifar10_jpg": [],
+}
+"""options that describe the images; how the generator is fitted is left to datagen"""
+
+
+def datagen(*arguments: str) -> dict:
+    """Run one datagen command with --json and return its document; stops with its error line where it fails."""
+    command = [sys.executable, "-m", "datagen", *arguments, "--json"]
+    print("$ datagen", *arguments, file=sys.stderr, flush=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"exit code {done.returncode}: datagen {' '.join(arguments)}")
+    return json.loads(done.stdout)
+
+
+def rows(kept: Path) -> list[dict]:
+    """Return the rows of a table that were measured before."""
+    return [json.loads(line) for line in kept.read_text(encoding="utf-8").splitlines()] if kept.exists() else []
+
+
+def keep(kept: Path, row: dict) -> None:
+    """Add a row to those that are measured."""
+    with kept.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+    print(json.dumps(row), file=sys.stderr, flush=True)
