@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
 import journey
 import numpy as np
 
@@ -54,13 +56,18 @@ NARROW = 2000
 
 def judged(train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], bar: Bar, *, narrow: bool, repeats: int) -> list[float]:
     """Return the shares of the test images that recognisers of some training images name right, one for each repeat."""
+    import torch
+
+    from datagen.recogniser import timing
     from datagen.recogniser.fit import Settings, fit
 
-    rate = 0.2 * (bar.batch / 128) ** 0.5
-    settings = Settings(steps=bar.steps, batch=bar.batch, learning_rate=rate, width=16 if narrow else None, layout="channels-last")
+    classes, (height, width, channels) = int(test[1].max()) + 1, train[0].shape[1:]
+    settings = Settings(batch=bar.batch, learning_rate=0.2 * (bar.batch / 128) ** 0.5, width=16 if narrow else None)
+    timed = timing.choose(settings, (channels, height, width), classes, device="cpu", threads=[os.cpu_count() or 1, 1])
+    torch.set_num_threads(timed.threads)
     found = []
     for repeat in range(repeats):
-        fitted = fit(*train, classes=int(test[1].max()) + 1, settings=settings, seed=1000 + repeat)
+        fitted = fit(*train, classes=classes, settings=dataclasses.replace(timed.settings, steps=bar.steps), seed=1000 + repeat)
         found.append(float((fitted.predict(test[0]).argmax(1) == test[1]).mean()))
     return found
 
@@ -128,8 +135,9 @@ def table(rows: list[dict[str, Any]]) -> str:
         "# Gap between real and synthetic-only accuracy",
         "",
         f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} shared processors, no GPU.",
-        "Points between recognisers trained on real and on as many synthetic images alone, on unseen real images; means over seeds, spread in brackets. `datagen` is `datagen fit` with nothing set; the classics are fitted",
-        "for the same minutes and used without filter. Made by `python benchmarks/quality.py DATA WORK`.",
+        "Points between recognisers trained on real and on as many synthetic images alone, on unseen real images; means over seeds, spread in",
+        "brackets. `datagen` is `datagen fit` with nothing set; the classics are fitted for the same minutes and used without filter.",
+        "Made by `python benchmarks/quality.py DATA WORK`.",
         "",
         "| set | fit | seeds | judge | real, % | datagen: % | gap | cvae: gap | dcgan: gap | bar | reached |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
