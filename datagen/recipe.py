@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import tomllib
@@ -15,7 +16,9 @@ from datagen.errors import UsageError, nearest
 from datagen.records import FIT, Recipe, group_of
 
 ENVIRONMENT = "DATAGEN_"
-EXCLUSIVE = (("images", "budget"), ("test", "holdout"), ("quick", "repeats"), ("quick", "steps"), ("quick", "full"))
+WAYS = ("per_class", "count", "quota", "balance_with")
+"""of saying how many images to make"""
+EXCLUSIVE = (*itertools.combinations(WAYS, 2), ("images", "budget"), ("test", "holdout"), ("quick", "repeats"), ("quick", "steps"), ("quick", "full"))
 """pairs of which one layer gives one only; the later layer's one replaces the earlier layer's other"""
 NOT_SETTINGS = {"DATAGEN_CACHE", "DATAGEN_DEBUG", "DATAGEN_QUIET", "DATAGEN_JSON"}
 

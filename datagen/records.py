@@ -108,6 +108,11 @@ class Recipe(BaseModel):
     grid_every: Count | None = setting(FIT, "images between two sample grids; planned: about one a minute")
 
     per_class: Count | None = setting(MAKE, "images of each class")
+    count: Count | None = setting(MAKE, "images of all classes together, see proportions")
+    proportions: Literal["balanced", "real"] = setting(MAKE, "how count is shared: evenly, or as the training images are", "balanced")
+    quota: str | None = setting(MAKE, "JSON or CSV file of class and images")
+    balance_with: str | None = setting(MAKE, "labelled folder, CSV or Parquet: makes what each class lacks to as many images as the largest has")
+    classes: str | None = setting(MAKE, 'only these classes, divided by commas (those with commas in "quotes"); labels stay as they are')
     format: str = setting(MAKE, "parquet, webdataset or folder", "parquet")
     encoder: Literal["png", "jpeg"] = setting(MAKE, "png is lossless; jpeg (quality 95, 4:4:4) is smaller", "png")
     shard_images: Count = setting(MAKE, "images a shard, about; whole tiles of 64", 10_000)

@@ -132,7 +132,7 @@ BAD_TEXT = {
     "family": ["gna", "GAN", "", "dc-gan", "gan2"],
     "format": ["zip", "Parquet", "", "tar", "pq"],
 }
-FREE_TEXT = {"reference", "test", "recogniser", "weights", "train_command", "focus", "features", "fail_under"}
+FREE_TEXT = {"quota", "balance_with", "classes", "reference", "test", "recogniser", "weights", "train_command", "focus", "features", "fail_under"}
 
 
 def bad_values(key: str) -> list[str]:

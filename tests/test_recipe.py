@@ -76,6 +76,7 @@ def test_later_layers_win_and_none_is_not_given() -> None:
 def test_exclusive_settings(first: str, second: str) -> None:
     """Row C2: both in one layer contradict each other; in two layers the later one counts."""
     values = {"images": 100, "budget": "3m", "test": "x", "holdout": 0.2, "quick": True, "repeats": 2, "steps": 50, "full": True}
+    values |= {"per_class": 5, "count": 9, "quota": "x.json", "balance_with": "x"}
     one, other = {first: values[first]}, {second: values[second]}
     with pytest.raises(UsageError, match="contradict each other") as caught:
         recipe.merge(("flag", one | other))

@@ -9,10 +9,13 @@ from hypothesis import strategies as st
 from datagen.formats.parquet import Parquet
 from datagen.synthesis.plan import TILE, Plan, shard_size
 
+COUNTS = st.one_of(
+    st.tuples(st.integers(1, 12), st.integers(1, 400)).map(lambda pair: (pair[1],) * pair[0]),
+    st.lists(st.integers(0, 400), min_size=1, max_size=12).filter(any).map(tuple),
+)
 PLANS = st.builds(
-    Plan,
-    classes=st.integers(1, 12).map(lambda n: tuple(f"c{i:02d}" for i in range(n))),
-    per_class=st.integers(1, 400),
+    lambda counts, seed, shard_images: Plan(tuple(f"c{i:02d}" for i in range(len(counts))), counts, seed, shard_images),
+    counts=COUNTS,
     seed=st.integers(0, 2**62),
     shard_images=st.integers(1, 2000),
 )
@@ -30,8 +33,8 @@ def images(plan: Plan) -> list[tuple[int, int]]:
 @given(PLANS)
 def test_each_image_is_made_once(plan: Plan) -> None:
     found = images(plan)
-    assert len(found) == plan.images == len(plan.classes) * plan.per_class
-    assert set(found) == {(label, index) for label in range(len(plan.classes)) for index in range(plan.per_class)}
+    assert len(found) == plan.images == sum(plan.counts)
+    assert set(found) == {(label, index) for label, count in enumerate(plan.counts) for index in range(count)}
 
 
 @settings(max_examples=80, deadline=None)
@@ -40,14 +43,14 @@ def test_tiles_start_at_multiples_and_belong_to_one_class(plan: Plan) -> None:
     for label, first, wanted in plan.tiles.tolist():
         assert first % TILE == 0
         assert 1 <= wanted <= TILE
-        assert wanted == min(TILE, plan.per_class - first)
+        assert wanted == min(TILE, plan.counts[label] - first)
         assert 0 <= label < len(plan.classes)
 
 
 @settings(max_examples=40, deadline=None)
 @given(PLANS, st.integers(1, 2000))
 def test_the_shard_size_changes_neither_tiles_nor_their_order(plan: Plan, other: int) -> None:
-    again = Plan(plan.classes, plan.per_class, plan.seed, other)
+    again = Plan(plan.classes, plan.counts, plan.seed, other)
     assert images(plan) == images(again)
 
 
@@ -61,7 +64,7 @@ def test_shards_are_about_as_large_as_asked(plan: Plan) -> None:
 
 
 def test_the_order_follows_from_the_seed_and_mixes_classes() -> None:
-    plans = [Plan(("a", "b"), 640, seed, 320) for seed in (0, 0, 1)]
+    plans = [Plan(("a", "b"), (640, 640), seed, 320) for seed in (0, 0, 1)]
     first, again, other = (plan.tiles.tolist() for plan in plans)
     assert first == again != other
     assert {label for label, _, _ in plans[0].task(0, Parquet()).tiles} == {0, 1}

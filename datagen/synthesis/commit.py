@@ -21,7 +21,7 @@ from datagen.records import ShardNote, ShardTask
 from datagen.synthesis.card import dataset_card
 
 OURS = {".lock", "status.json", SIDE}
-ASKED = ("seed", "per_class", "format", "shard_images", "spread", "guidance", "confidence", "encoder")
+ASKED = ("seed", "counts", "mode", "format", "shard_images", "spread", "guidance", "confidence", "encoder")
 """keys of a plan that flags decide; another value in a folder that was begun is a contradiction of the user"""
 
 
@@ -77,6 +77,9 @@ def _flat(plan: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, dict) and value and all(isinstance(each, int) for each in value.values()):
+        least, most = min(value.values()), max(value.values())
+        value = f"{least:,} of each class" if least == most else f"{sum(value.values()):,} images"
     text = str(value) if not isinstance(value, list) else f"{len(value)} of them"
     return text if len(text) <= 24 else text[:12] + "…"
 

@@ -18,7 +18,7 @@ from datagen.records import ShardNote, ShardTask
 from datagen.synthesis import commit
 from datagen.synthesis.stopping import Stopping
 
-NOT_PLAN = {"version", "kind", "synthetic", "images", "counts", "folders", "files"}
+NOT_PLAN = {"version", "kind", "synthetic", "images", "folders", "files"}
 
 
 def export(shards: str | Path, out: str | Path, *, format: str, progress: Progress | None = None) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class Origin:
         confidence: least one of the filter that an image needs, 0 takes all.
         reference: file of the training images as numbers, "" where near-copies are not looked for.
         unchecked: why they are not, "" where they are.
+        real: training images of each class, None for a rule.
     """
 
     run: str
@@ -54,6 +55,7 @@ class Origin:
     confidence: float = 0.0
     reference: str = ""
     unchecked: str = ""
+    real: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,9 @@ def look(run: str, recipe: Recipe) -> Origin:
     ingredients = {"generator": digest, "spread": spread, "guidance": guidance, "confidence": confidence, "device": device, "precision": "fp32"}
     ingredients["reference"] = card.data["reference"] if reference else None
     names = tuple(sorted(card.classes))
-    return Origin(run, names, card.shape, device, spread, guidance, ingredients, "synthetic", family, confidence, str(reference or ""), unchecked)
+    real = dict(zip(card.classes, card.counts, strict=True))
+    given = (spread, guidance, ingredients, "synthetic", family, confidence)
+    return Origin(run, names, card.shape, device, *given, str(reference or ""), unchecked, real)
 
 
 def _look_at_rule(run: str, recipe: Recipe) -> Origin:

@@ -24,34 +24,35 @@ class Plan:
 
     Attributes:
         classes: names in code-point order.
-        per_class: images of each class.
+        counts: images of each class, in their order; 0 makes none.
         seed: everything random follows from it.
         shard_images: images a shard, about.
     """
 
     classes: tuple[str, ...]
-    per_class: int
+    counts: tuple[int, ...]
     seed: int
     shard_images: int
 
     @property
     def images(self) -> int:
         """All images."""
-        return len(self.classes) * self.per_class
+        return sum(self.counts)
 
     @property
     def shards(self) -> int:
         """Number of shards, each of one tile at least."""
-        tiles = len(self.classes) * -(-self.per_class // TILE)
+        tiles = sum(-(-count // TILE) for count in self.counts)
         return max(1, min(tiles, -(-self.images // self.shard_images)))
 
     @functools.cached_property
     def tiles(self) -> np.ndarray:
         """Return int64 [T, 3]: class index, first index and images wanted (1 to 64), in an order that follows from the seed."""
-        firsts = np.arange(0, self.per_class, TILE, dtype=np.int64)
-        wanted = np.minimum(TILE, self.per_class - firsts)
-        labels = np.repeat(np.arange(len(self.classes), dtype=np.int64), len(firsts))
-        found = np.stack([labels, np.tile(firsts, len(self.classes)), np.tile(wanted, len(self.classes))], axis=1)
+        counts = np.array(self.counts, np.int64)
+        tiles = -(-counts // TILE)
+        labels = np.repeat(np.arange(len(counts), dtype=np.int64), tiles)
+        firsts = TILE * (np.arange(len(labels), dtype=np.int64) - np.repeat(np.cumsum(tiles) - tiles, tiles))
+        found = np.stack([labels, firsts, np.minimum(TILE, counts[labels] - firsts)], axis=1)
         order: np.ndarray = found[seeds.stream("order", self.seed).permutation(len(found))]
         return order
 

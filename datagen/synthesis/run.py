@@ -12,12 +12,12 @@ from typing import Any
 from datagen import machine, registry, storage
 from datagen import recipe as recipes
 from datagen.contracts import Format
-from datagen.errors import DatagenError, OutputError, UsageError
+from datagen.errors import DatagenError, OutputError
 from datagen.formats import encode
 from datagen.progress import Progress, span
 from datagen.reading.manifest import MANIFEST
 from datagen.records import SCHEMA, Recipe, ShardNote, ShardTask
-from datagen.synthesis import acceptance, commit, forecast
+from datagen.synthesis import acceptance, commit, forecast, quota
 from datagen.synthesis.heartbeat import listening
 from datagen.synthesis.painter import RULE, Origin, look, production
 from datagen.synthesis.plan import TILE, Plan, shard_size
@@ -56,7 +56,7 @@ class Order:
             "near_copies": f"not looked for: {self.origin.unchecked}" if self.origin.unchecked else "thrown away" if self.origin.reference else "none",
             "mode": self.recipe.mode,
             "seed": self.plan.seed,
-            "per_class": self.plan.per_class,
+            "counts": dict(zip(self.plan.classes, self.plan.counts, strict=True)),
             "classes": list(self.plan.classes),
             "shape": list(self.origin.shape),
             "format": self.recipe.format,
@@ -95,7 +95,7 @@ def synthesize(
     recipe = recipes.gather(None, [], **settings) if recipe is None else recipe.changed("flag", **settings) if settings else recipe
     progress = progress or Progress(quiet=True)
     progress.folder = None
-    order = _order(str(run), Path(out), recipe)
+    order = _order(str(run), Path(out), recipe, progress)
     _separate(str(run), order.out)
     commit.refuse_strangers(order.out)
     if dry_run:
@@ -113,13 +113,12 @@ def synthesize(
     return value
 
 
-def _order(run: str, out: Path, recipe: Recipe) -> Order:
-    if recipe.per_class is None:
-        raise UsageError("how many images is not said", where="--per-class", hint="for example --per-class 1000")
+def _order(run: str, out: Path, recipe: Recipe, progress: Progress) -> Order:
     format: Format = registry.load("formats", recipe.format)()
     origin = look(run, recipe)
     explicit = recipe.origins.get("shard_images", "default") not in {"default", "plan"}
-    plan = Plan(origin.classes, recipe.per_class, recipe.seed, shard_size(recipe.shard_images, origin.shape, explicit))
+    counts = quota.counts(recipe, origin.classes, origin.real, progress)
+    plan = Plan(origin.classes, counts, recipe.seed, shard_size(recipe.shard_images, origin.shape, explicit))
     most = machine.processors() if origin.device == "cpu" else min(GPU_WORKERS, machine.processors())
     return Order(out, origin, plan, recipe.planned(workers=max(1, min(most, plan.shards))), format)
 
@@ -139,7 +138,7 @@ def _planned(order: Order) -> dict[str, Any]:
     return {
         "out": str(order.out),
         "classes": len(plan.classes),
-        "per_class": plan.per_class,
+        "counts": dict(zip(plan.classes, plan.counts, strict=True)),
         "images": plan.images,
         "shards": plan.shards,
         "format": order.recipe.format,
@@ -150,10 +149,17 @@ def _planned(order: Order) -> dict[str, Any]:
     }
 
 
+def _counted(plan: Plan) -> str:
+    some = [count for count in plan.counts if count]
+    least, most = min(some), max(some)
+    of = f"{len(some):,}" if len(some) == len(plan.counts) else f"{len(some):,} of {len(plan.counts):,}"
+    return f"{least:,} of each of {of} classes" if least == most else f"{least:,} to {most:,} of {of} classes"
+
+
 def _say(order: Order, progress: Progress) -> None:
     plan, recipe = order.plan, order.recipe
     progress.say(
-        f"{plan.images:,} images: {plan.per_class:,} of each of {len(plan.classes):,} classes (--per-class), as {recipe.format} (--format), "
+        f"{plan.images:,} images: {_counted(plan)}, as {recipe.format} (--format), "
         f"{recipe.encoder} (--encoder)\n{plan.shards:,} shards (--shard-images {plan.shard_images}), made by {recipe.workers} workers (--workers) "
         f"on {order.origin.device} (--device) into {order.out}"
     )
