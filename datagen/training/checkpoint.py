@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from datagen import storage
 from datagen.contracts import State
-from datagen.errors import ArtefactError
+from datagen.errors import ArtefactError, OutputError
 from datagen.training.averaging import Average
 
 KEEP = 2
@@ -61,6 +61,8 @@ def _optimizer_tensors(state: State) -> dict[str, torch.Tensor]:
 def save(folder: Path, state: State, averages: Mapping[str, Average], *, stage: int, images: int, total_images: int, rollbacks: int = 0) -> Path:
     """Write one checkpoint below `folder` and drop all but the newest `KEEP`; returns its path.
 
+    Where the disk is full older checkpoints give way, all but the newest whole one; OutputError where that does not help.
+
     Args:
         folder: RUN/checkpoints.
         state: nets and optimisers.
@@ -71,19 +73,32 @@ def save(folder: Path, state: State, averages: Mapping[str, Average], *, stage: 
         rollbacks: how often the fit went back to a checkpoint.
     """
     path = folder / f"{total_images:012d}"
+    weights = pack(named("net/", state.modules) | named("average/", {k: a.net for k, a in averages.items()}))
+    content, card = {WEIGHTS: weights, STATE: pack(_optimizer_tensors(state))}, {"schema": 1, "stage": stage, "images": images}
+    card |= {"total_images": total_images, "rollbacks": rollbacks}
+    try:
+        _write(path, content, card)
+    except OutputError:
+        _drop_all_but(1, folder, of=candidates(folder))
+        _write(path, content, card)
+    _drop_all_but(KEEP, folder, of=[p for p in folder.iterdir() if p.is_dir() and p.name.isdigit()])
+    return path
+
+
+def _write(path: Path, content: Mapping[str, bytes], card: Mapping[str, Any]) -> None:
     if path.exists():
         storage.remove(path)
     storage.make_folder(path)
-    weights = named("net/", state.modules) | named("average/", {k: a.net for k, a in averages.items()})
-    hashes = {
-        WEIGHTS: storage.create(path / WEIGHTS, pack(weights))[1],
-        STATE: storage.create(path / STATE, pack(_optimizer_tensors(state)))[1],
-    }
-    card = {"schema": 1, "stage": stage, "images": images, "total_images": total_images, "rollbacks": rollbacks, "hashes": hashes}
-    storage.create(path / CARD, storage.to_json(card))
-    for old in sorted(p for p in folder.iterdir() if p.is_dir() and p.name.isdigit())[:-KEEP]:
-        storage.remove(old)
-    return path
+    hashes = {name: storage.create(path / name, raw)[1] for name, raw in content.items()}
+    storage.create(path / CARD, storage.to_json({**card, "hashes": hashes}))
+
+
+def _drop_all_but(count: int, folder: Path, *, of: Sequence[Path]) -> None:
+    """Remove checkpoints below `folder` but the newest `count` of some, and what lies there half written."""
+    kept = set(sorted(of)[-count:])
+    for path in sorted(p for p in folder.iterdir() if p.is_dir() and p.name.isdigit()) if folder.is_dir() else ():
+        if path not in kept:
+            storage.remove(path)
 
 
 def candidates(folder: Path) -> list[Path]:
