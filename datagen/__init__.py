@@ -13,11 +13,12 @@ _PUBLIC = {
     "describe": "datagen.cli.describe",
     "export": "datagen.synthesis.export",
     "ShardDataset": "datagen.reading.shards",
+    "mix": "datagen.reading.mix",
     "Recipe": "datagen.records",
     "DatagenError": "datagen.errors",
 }
 
-__all__ = ["DatagenError", "Recipe", "ShardDataset", "__version__", "describe", "evaluate", "export", "fit", "synthesize"]
+__all__ = ["DatagenError", "Recipe", "ShardDataset", "__version__", "describe", "evaluate", "export", "fit", "mix", "synthesize"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,7 @@
 from datagen.cli.describe import describe as describe
 from datagen.errors import DatagenError as DatagenError
 from datagen.evaluation.run import evaluate as evaluate
+from datagen.reading.mix import mix as mix
 from datagen.reading.shards import ShardDataset as ShardDataset
 from datagen.records import Recipe as Recipe
 from datagen.synthesis.export import export as export
@@ -8,4 +9,4 @@ from datagen.synthesis.run import synthesize as synthesize
 from datagen.training.run import fit as fit
 
 __version__: str
-__all__ = ["DatagenError", "Recipe", "ShardDataset", "__version__", "describe", "evaluate", "export", "fit", "synthesize"]
+__all__ = ["DatagenError", "Recipe", "ShardDataset", "__version__", "describe", "evaluate", "export", "fit", "mix", "synthesize"]

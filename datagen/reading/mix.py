@@ -1,0 +1,117 @@
+"""Real and synthetic images as one torch Dataset, classes matched by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from datagen import seeds
+from datagen.errors import InputError, UsageError, nearest
+from datagen.reading.shards import ShardDataset
+
+
+class Mixed(Dataset[Any]):
+    """Real images followed by synthetic ones, as `mix` makes it.
+
+    Attributes:
+        classes: names; a label is the place of its class, as the real set numbers them.
+        real: number of real images, the first ones.
+        synthetic: number of synthetic images in an epoch.
+    """
+
+    def __init__(self, real: Any, synthetic: ShardDataset, labels: np.ndarray, count: int, seed: int) -> None:
+        self.classes, self.real, self.synthetic = tuple(real.classes), len(real), count
+        self._real, self._made, self._labels, self._seed = real, synthetic, labels, seed
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._drawn: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other synthetic images from now on, where there are more than an epoch takes; loader workers that are kept alive hear of it."""
+        self._epoch[0] = epoch
+
+    def __len__(self) -> int:
+        return self.real + self.synthetic
+
+    def __getitem__(self, row: int) -> tuple[Any, int]:
+        if not -len(self) <= row < len(self):
+            raise IndexError(row)
+        row = int(row) % len(self)
+        if row < self.real:
+            image, label = self._real[row]
+            return image, int(label)
+        place = int(self._rows()[row - self.real])
+        return self._made[place][0], int(self._labels[place])
+
+    def _rows(self) -> np.ndarray:
+        """Return the synthetic rows of this epoch: consecutive pieces of one endless shuffled sequence, so that all are seen before any again."""
+        epoch = int(self._epoch[0])
+        if self._drawn[0] != epoch:
+            places = np.arange(epoch * self.synthetic, (epoch + 1) * self.synthetic)
+            passes, within = np.divmod(places, len(self._made))
+            orders = {int(turn): seeds.stream("mix", self._seed, int(turn)).permutation(len(self._made)) for turn in np.unique(passes)}
+            self._drawn = (epoch, np.array([orders[int(turn)][at] for turn, at in zip(passes, within, strict=True)], np.int64))
+        return self._drawn[1]
+
+
+def mix(
+    real: str | Path | Dataset[Any],
+    synthetic: str | Path | ShardDataset,
+    *,
+    ratio: float | None = 1.0,
+    transform: Callable[[Image.Image], Any] | None = None,
+    seed: int = 0,
+) -> Mixed:
+    """Return real and synthetic images as one Dataset for a DataLoader.
+
+    Args:
+        real: labelled folder or shards, or a dataset of (image, label) with `classes`, such as torchvision's ImageFolder.
+        synthetic: folder of shards, or a ShardDataset; every one of its classes must be one of the real set's.
+        ratio: synthetic images for each real one; None takes all there are. `set_epoch(n)` draws others in each epoch.
+        transform: called with each image (Pillow) that is opened here; by default that of the real dataset. Beside another
+            dataset than ours synthetic images are RGB, as torchvision opens real ones.
+        seed: of the draw.
+
+    Raises:
+        InputError: a synthetic class is none of the real set's.
+        UsageError: more synthetic images are asked for than there are, or the real set has no `classes`.
+        ArtefactError: the shards are damaged or unfinished.
+    """
+    ours = isinstance(real, str | Path | ShardDataset)
+    if isinstance(real, str | Path):
+        real = ShardDataset(real, transform=transform)
+    if not hasattr(real, "classes"):
+        raise UsageError("has no classes", where=type(real).__name__, hint="give it an attribute `classes`: the names in the order of the labels")
+    if isinstance(synthetic, str | Path):
+        synthetic = ShardDataset(synthetic, transform=_like(transform or getattr(real, "transform", None), ours=ours))
+    names = list(real.classes)
+    for name in synthetic.classes:
+        if name not in names and (synthetic.labels == synthetic.classes.index(name)).any():
+            raise InputError(f"class {name!r} is none of the real set's", where=synthetic.path, hint=nearest(name, names))
+    places = np.array([names.index(name) if name in names else -1 for name in synthetic.classes], np.int64)
+    count = len(synthetic) if ratio is None else round(ratio * len(real))  # type: ignore[arg-type]
+    if not 0 <= count <= len(synthetic):
+        what = f"{count:,} synthetic images are asked for, {len(synthetic):,} are there"
+        raise UsageError(what, where=f"ratio={ratio}", hint="synthesize more, or give a smaller ratio; ratio=None takes all")
+    return Mixed(real, synthetic, places[synthetic.labels], count, seed)
+
+
+def _like(transform: Callable[[Image.Image], Any] | None, *, ours: bool) -> Callable[[Image.Image], Any] | None:
+    """Return a transform that gives synthetic images the form that real ones have."""
+    return transform if ours else _Coloured(transform)
+
+
+class _Coloured:
+    """Turns images to RGB before a transform; a class of its own, so that worker processes can be spawned."""
+
+    def __init__(self, transform: Callable[[Image.Image], Any] | None) -> None:
+        self.transform = transform
+
+    def __call__(self, image: Image.Image) -> Any:
+        coloured = image.convert("RGB")
+        return coloured if self.transform is None else self.transform(coloured)
