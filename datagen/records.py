@@ -115,6 +115,7 @@ class Recipe(BaseModel):
     classes: str | None = setting(MAKE, 'only these classes, divided by commas (those with commas in "quotes"); labels stay as they are')
     format: str = setting(MAKE, "parquet, webdataset or folder", "parquet")
     encoder: Literal["png", "jpeg"] = setting(MAKE, "png is lossless; jpeg (quality 95, 4:4:4) is smaller", "png")
+    mark: bool = setting(MAKE, "say in every image file that it is synthetic (IPTC digital source type, in XMP)", True)
     shard_images: Count = setting(MAKE, "images a shard, about; whole tiles of 64", 10_000)
     workers: int | None = setting(MAKE, "worker processes; planned from the processors", ge=1, le=256)
     mode: Literal["replace", "augment"] = setting(

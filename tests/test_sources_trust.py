@@ -258,7 +258,7 @@ def test_unfinished_shards_are_none_either_and_a_folder_of_like_names_is_one(tmp
 def test_allowed_shards_are_read_as_labelled_parquet(tmp_path: Path) -> None:
     import datagen
 
-    datagen.synthesize("rule:shapes", tmp_path / "s", per_class=3)
+    datagen.synthesize("rule:shapes", tmp_path / "s", per_class=3, mark=False)
     found = scanned(tmp_path / "s", allow_synthetic=True)
     assert len(found) == 3 * len(found.classes) and any("its source column says so" in note for note in found.notes)
 

@@ -35,7 +35,7 @@ def picture(content: bytes, where: object) -> Image.Image:
     try:
         image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
         image.load()
-        if image.mode in {"L", "RGB"} and not image.info:
+        if image.mode in {"L", "RGB"} and _plain(image):
             return image
         image = ImageOps.exif_transpose(image)
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
@@ -44,6 +44,14 @@ def picture(content: bytes, where: object) -> Image.Image:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image if image.mode in {"L", "RGB"} else image.convert("RGB")
+
+
+def _plain(image: Image.Image) -> bool:
+    """Return whether nothing in an image file says how it is to be turned or what shows through; XMP such as ours may be there."""
+    said = {**image.info}
+    packets = [said.pop(key, b"") for key in ("xmp", "XML:com.adobe.xmp")]
+    turned = any(b"Orientation" in (each if isinstance(each, bytes) else str(each).encode()) for each in packets)
+    return not turned and not set(said) - {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
 
 
 class ShardDataset(Dataset[Any]):

@@ -59,10 +59,17 @@ def _page(plan: Mapping[str, Any], images: int) -> list[str]:
         f"{images:,} labelled images of {len(plan['classes']):,} classes, {height} x {width} pixels, {'grey' if channels == 1 else 'RGB'},",
         f"{what}. None of them is a photograph. Made by datagen; production `{plan['production'][:16]}`, seed {plan['seed']}.",
         "",
+        *_marked(str(plan.get("mark", ""))),
         copies.get(near, f"Near-copies of training images were {near}."),
         "",
         "`manifest.json` lists every shard with its SHA-256; `classes.json` has the class of each label.",
     ]
+
+
+def _marked(mark: str) -> list[str]:
+    if not mark:
+        return ["The image files carry no mark that says so; `source` in every row does.", ""]
+    return [f"Every image file says so: its XMP has the IPTC digital source type `{mark}`.", ""]
 
 
 def text(value: str) -> str:

@@ -48,7 +48,7 @@ def probe(maker: ShardMaker, tasks: Sequence[ShardTask]) -> Rows:
     tiles = tiles[:: max(1, len(tiles) // PROBED_TILES)][:PROBED_TILES]
     images, labels = [], []
     for label, first, wanted in tiles:
-        found = encode.encode(maker.painted(label, first, min(wanted, PROBED_IMAGES)).images, maker.encoder)
+        found = encode.encode(maker.painted(label, first, min(wanted, PROBED_IMAGES)).images, maker.encoder, maker.mark)
         images += found
         labels += [label] * len(found)
     numbers = np.arange(len(images), dtype=np.int64)

@@ -37,17 +37,22 @@ class Order:
     recipe: Recipe
     format: Format
 
+    @property
+    def mark(self) -> str:
+        """How every image says that it is synthetic, "" where it is not to."""
+        return encode.MARKS[self.origin.source] if self.recipe.mark else ""
+
     def tasks(self) -> list[ShardTask]:
         """Return every shard of the plan."""
         return [self.plan.task(id, self.format) for id in range(self.plan.shards)]
 
     def maker(self) -> ShardMaker:
         """Return what makes a shard."""
-        return ShardMaker(str(self.out), self.origin, dataclasses.replace(self.plan), self.recipe.format, self.recipe.encoder)
+        return ShardMaker(str(self.out), self.origin, dataclasses.replace(self.plan), self.recipe.format, self.recipe.encoder, self.mark)
 
     def written(self) -> dict[str, Any]:
         """Return the plan as it stands in plan.json; nothing in it tells one run of the same command from another."""
-        id, ingredients = production(self.origin, encode.described(self.recipe.encoder))
+        id, ingredients = production(self.origin, encode.described(self.recipe.encoder, self.mark))
         return {
             "schema": SCHEMA,
             "production": id,
@@ -60,6 +65,7 @@ class Order:
             "classes": list(self.plan.classes),
             "shape": list(self.origin.shape),
             "format": self.recipe.format,
+            "mark": self.mark,
             "suffix": encode.SUFFIXES[self.recipe.encoder],
             "shard_images": self.plan.shard_images,
             "shards": self.plan.shards,

@@ -32,6 +32,7 @@ class ShardMaker:
         plan: which images there are.
         format: the format's name.
         encoder: png or jpeg.
+        mark: that every image file carries, "" for none.
     """
 
     out: str
@@ -39,6 +40,7 @@ class ShardMaker:
     plan: Plan
     format: str
     encoder: str
+    mark: str = ""
     _painter: Painter | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -65,7 +67,7 @@ class ShardMaker:
         found: list[Painted] = []
         for label, first, wanted in task.tiles:
             tile = self.painted(label, first, wanted)
-            images += encode.encode(tile.images, self.encoder)
+            images += encode.encode(tile.images, self.encoder, self.mark)
             found.append(dataclasses.replace(tile, images=tile.images[:0]))
             beat(wanted)
         tiles = np.array(task.tiles, np.int64).reshape(-1, 3)

@@ -23,9 +23,9 @@ from datagen.training import selection, timing
 from datagen.training.batches import Batches
 
 DEFAULT_SECONDS = 600.0
-AFTER_TRAINING, SELECTION = 0.06, 0.2
+AFTER_TRAINING, SELECTION = 0.06, 0.3
 """shares of a budget: for what comes after the training, and of it for choosing by usefulness"""
-SHOWN = 0.5
+SHOWN = 1.0
 """images that the recognisers of the choice are shown all together, by those that the generator is shown, where no budget is given"""
 CHECKPOINT_SECONDS = 45.0
 GRID_SECONDS = 60.0
