@@ -29,28 +29,28 @@ def verb(*arguments: str, timeout: float = 280) -> dict:
 def test_three_commands(make_folder: Maker, tmp_path: Path) -> None:
     source = str(make_folder(each=30, classes=["v1.0", "a b", "猫"]))
     run, shards, report = (str(tmp_path / name) for name in ("run", "shards", "report"))
-    fitted = verb("fit", source, "--out", run, "--images", "1600", *TINY)
+    fitted = verb("fit", source, "--out", run, "--images", "640", *TINY)
     assert fitted["shape"] == [3, 16, 16]
     made = verb("synthesize", run, "--per-class", "30", "--out", shards)
     assert made["images"] == 90
-    found = verb("evaluate", shards, "--run", run, "--out", report, "--steps", "30", "--repeats", "2", "--judge-batch", "32")
+    found = verb("evaluate", shards, "--run", run, "--out", report, "--steps", "10", "--repeats", "2", "--judge-batch", "32")
     assert found["classes"] == sorted(["v1.0", "a b", "猫"])
     assert set(found["arms"]) >= {"real", "synthetic", "both"}
     assert found["verdict"]["kind"] in {"helps", "none_seen", "harms"}
     assert all(0 <= found["arms"][arm]["accuracy"][end] <= 1 for arm in found["arms"] for end in ("mean", "low", "high"))
     page = (tmp_path / "report" / "report.html").read_text()
     assert found["verdict"]["sentence"] in page
-    assert verb("evaluate", shards, "--run", run, "--out", report, "--steps", "30", "--repeats", "2", "--judge-batch", "32")["finished"]
+    assert verb("evaluate", shards, "--run", run, "--out", report, "--steps", "10", "--repeats", "2", "--judge-batch", "32")["finished"]
 
 
 def test_the_same_in_python(make_folder: Maker, tmp_path: Path) -> None:
     settings = {"width": 4, "latent": 4, "batch": 16, "threads": 1, "deterministic": True}
-    fitted = datagen.fit(make_folder(each=30), tmp_path / "run", images=640, **settings)
+    fitted = datagen.fit(make_folder(each=30), tmp_path / "run", images=320, **settings)
     assert fitted._repr_png_().startswith(b"\x89PNG")
     assert datagen.synthesize(tmp_path / "run", tmp_path / "shards", per_class=20, format="folder")["images"] == 60
     shards = datagen.ShardDataset(tmp_path / "shards")
     assert len(shards) == 60
-    found = datagen.evaluate(tmp_path / "shards", run=tmp_path / "run", out=tmp_path / "report", steps=20, repeats=1, judge_batch=32)
+    found = datagen.evaluate(tmp_path / "shards", run=tmp_path / "run", out=tmp_path / "report", steps=8, repeats=1, judge_batch=32)
     assert found["verdict"]["sentence"]
 
 

@@ -43,7 +43,7 @@ def drawing(wrong: float, good_spread: float = 1.0) -> Draw:
 
 
 def selected(draw: Draw, count: int = 80) -> selection.Selected:
-    return select(part(120, 0), part(count, 1), draw, classes=2, how=How(60, 2500, "contiguous", 0, "cpu"))
+    return select(part(120, 0), part(count, 1), draw, classes=2, how=How(40, 600, "contiguous", 0, "cpu"))
 
 
 def test_wrong_images_are_filtered_where_that_helps() -> None:
@@ -53,6 +53,12 @@ def test_wrong_images_are_filtered_where_that_helps() -> None:
     assert set(found.chosen["augment"]) == {"spread", "confidence"} and "real + synthetic" in found.chosen["augment"]["spread"]["why"]
     assert all(set(each) == set(selection.MODES) for each in found.scores.values())
     assert "to expect" in found.sentence and "80 select images" in found.chosen["spread"]["why"]
+
+
+def test_with_few_steps_nothing_is_chosen_for_augment() -> None:
+    found = select(part(120, 0), part(80, 1), drawing(0.7), classes=2, how=How(40, 600, "contiguous", 0, "cpu", modes=1))
+    assert found.chosen["confidence"]["value"] == 0.6 and found.chosen["augment"]["confidence"]["value"] == 0.0
+    assert "too few" in found.chosen["augment"]["confidence"]["why"] and all(set(each) == {"replace"} for each in found.scores.values())
 
 
 def test_the_spread_that_is_better_is_taken() -> None:
@@ -85,8 +91,10 @@ def test_accepted_rows_are_the_first_sure_ones_then_the_surest() -> None:
 
 
 def test_steps_stay_within_bounds() -> None:
-    assert selection.steps(0) == selection.FEWEST_STEPS and selection.steps(1e9) == selection.MOST_STEPS
-    assert selection.steps(100 * selection.RUNS * selection.BATCH) == 100
+    assert selection.planned(0) == {"steps": selection.FEWEST_STEPS, "modes": 1}
+    assert selection.planned(1e9) == {"steps": selection.MOST_STEPS, "modes": 2}
+    assert selection.planned(100 * selection.runs(1) * selection.BATCH) == {"steps": 100, "modes": 1}
+    assert selection.planned(200 * selection.runs(2) * selection.BATCH) == {"steps": 200, "modes": 2}
     assert (selection.drawn(0), selection.drawn(6 * 1000), selection.drawn(1e9)) == (300, 1000, 2500)
 
 

@@ -56,7 +56,7 @@ def _selected(job: loop.Job, real: Real) -> Selected:
     names, how = real.dataset.classes, _how(job)
     train, select = _part(real, real.parts.train, selection.MOST_TRAIN, how.seed), _part(real, real.parts.select, selection.MOST_SELECT, how.seed)
     draw = _draw(job, names)
-    with job.watch.progress.stage("fit: choosing by usefulness", selection.RUNS):
+    with job.watch.progress.stage("fit: choosing by usefulness", selection.runs(how.modes)):
         found = selection.select(train, select, draw, classes=len(names), how=how, advance=job.watch.progress.advance)
     classes = health.look(found.filter, train, draw, classes=len(names), spread=found.chosen["spread"]["value"])
     for line in health.warnings(classes, names):
@@ -69,7 +69,8 @@ def _selected(job: loop.Job, real: Real) -> Selected:
 
 def _how(job: loop.Job) -> selection.How:
     planned = job.selection
-    return selection.How(int(planned["steps"]), int(planned["images"]), str(planned["layout"]), job.state.spec.recipe.seed, job.device)
+    seed, modes = job.state.spec.recipe.seed, int(planned.get("modes", 1))
+    return selection.How(int(planned["steps"]), int(planned["images"]), str(planned["layout"]), seed, job.device, modes)
 
 
 def _part(real: Real, rows: np.ndarray, most: int, seed: int) -> selection.Part:

@@ -107,14 +107,14 @@ def _selection(recipe: Recipe, spec: Spec, seen: int, rate: float) -> dict[str, 
     Half of the time goes to drawing images, which takes about a third of the time of training on them.
     """
     settings = Settings(batch=selection.BATCH, width=WIDTH)
-    by_images = {"steps": selection.steps(seen * SHOWN), "images": selection.drawn(seen * SHOWN), "layout": settings.layout}
+    by_images = {**selection.planned(seen * SHOWN), "images": selection.drawn(seen * SHOWN), "layout": settings.layout}
     if recipe.deterministic:
         return by_images
     timed = recogniser_timing.choose(settings, spec.shape, spec.classes, device=recipe.device, threads=[recipe.threads or 1])
     if recipe.origins.get("images") not in {None, "default", "plan"}:
         return by_images | {"layout": timed.settings.layout}
     half = (recipe.budget or DEFAULT_SECONDS) * SELECTION / 2
-    return {"steps": selection.steps(half * timed.rate), "images": selection.drawn(half * 3 * rate), "layout": timed.settings.layout}
+    return {**selection.planned(half * timed.rate), "images": selection.drawn(half * 3 * rate), "layout": timed.settings.layout}
 
 
 def _built(stage: Stage, state: State, recipe: Recipe) -> State:
@@ -199,7 +199,7 @@ def stored(plan: Plan, asked: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-BEFORE = {"steps": selection.FEWEST_STEPS, "images": selection.FEWEST_IMAGES, "layout": "contiguous"}
+BEFORE = {"steps": selection.FEWEST_STEPS, "modes": 1, "images": selection.FEWEST_IMAGES, "layout": "contiguous"}
 """of a run that an older version began"""
 
 

@@ -22,8 +22,8 @@ LONGER = 2
 """times as long as the others the filter is trained"""
 MODES = ("replace", "augment")
 """what the images are for: to be trained on alone, or beside the real ones"""
-RUNS = LONGER + 1 + len(MODES) * (len(THRESHOLDS) + len(SPREADS) - 1)
-"""trainings: the filter's, one on real images, and for each mode one for each threshold and one for each further spread"""
+ENOUGH = 150
+"""steps of a recogniser below which nothing is chosen for `augment`, so that the others take longer"""
 ABLE = 0.5
 """how far from chance to perfect a recogniser trained on real images must come, to choose by its like"""
 FEWEST_STEPS, MOST_STEPS = 5, 600
@@ -48,13 +48,17 @@ class Part:
 
 @dataclass(frozen=True)
 class How:
-    """How recognisers are trained: steps, synthetic images, layout ("contiguous" or "channels-last"), seed, device ("cpu", "cuda" or "mps")."""
+    """How recognisers are trained: steps, synthetic images, layout ("contiguous" or "channels-last"), seed, device ("cpu", "cuda" or "mps").
+
+    The first `modes` of MODES are chosen for.
+    """
 
     steps: int
     images: int
     layout: str
     seed: int
     device: str
+    modes: int = len(MODES)
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,15 @@ class Selected:
     """share of the select part right, by spread and least confidence, and by mode"""
 
 
-def steps(images: float) -> int:
-    """Return the steps of each recogniser where all together are shown so many images."""
-    return max(FEWEST_STEPS, min(MOST_STEPS, int(images / (RUNS * BATCH))))
+def runs(modes: int) -> int:
+    """Return the trainings: the filter's, one on real images, and for each of so many modes one for each threshold and one for each further spread."""
+    return LONGER + 1 + modes * (len(THRESHOLDS) + len(SPREADS) - 1)
+
+
+def planned(images: float) -> dict[str, int]:
+    """Return steps of each recogniser and modes that are chosen for, where the recognisers are shown so many images all together."""
+    modes = len(MODES) if images >= ENOUGH * runs(len(MODES)) * BATCH else 1
+    return {"steps": max(FEWEST_STEPS, min(MOST_STEPS, int(images / (runs(modes) * BATCH)))), "modes": modes}
 
 
 def drawn(images: float) -> int:
@@ -87,7 +97,7 @@ def select(train: Part, part: Part, draw: Draw, *, classes: int, how: How, advan
         draw: the fitted generator.
         classes: number of classes.
         how: recognisers are trained.
-        advance: called with the trainings done after each, RUNS in all.
+        advance: called with the trainings done after each, `runs` in all.
     """
 
     def trained(name: str, images: np.ndarray, labels: np.ndarray, times: int = 1) -> Fitted:
@@ -120,7 +130,9 @@ def select(train: Part, part: Part, draw: Draw, *, classes: int, how: How, advan
             rows = _accepted(labels, sure, wanted, threshold)
             alone = trained(f"{spread:g} {threshold:g}", images[rows], labels[rows])
             both = np.concatenate([train.images, images[rows]]), np.concatenate([train.labels, labels[rows]])
-            scores[spread, threshold] = {"replace": right(alone), "augment": right(trained(f"both {spread:g} {threshold:g}", *both))}
+            scores[spread, threshold] = {"replace": right(alone)}
+            if how.modes > 1:
+                scores[spread, threshold]["augment"] = right(trained(f"both {spread:g} {threshold:g}", *both))
     return _decided(filter, scores, skipped, real, images=len(part.labels), steps=how.steps)
 
 
@@ -151,7 +163,7 @@ def _accepted(labels: np.ndarray, sure: np.ndarray, wanted: np.ndarray, threshol
 def _decided(filter: Fitted, scores: Scores, skipped: list[str], real: float, *, images: int, steps: int) -> Selected:
     """Take for each mode the best candidate where it is better than the plain one by more than a standard error."""
     best, why = {}, {}
-    for mode in MODES:
+    for mode in next(iter(scores.values())):
         best[mode] = _best({pair: found[mode] for pair, found in scores.items()}, images)
         table = [f"spread {s:g} and confidence {t:g}: {100 * found[mode]:.1f} %" for (s, t), found in scores.items()]
         what = "synthetic only" if mode == "replace" else "real + synthetic"
@@ -161,7 +173,9 @@ def _decided(filter: Fitted, scores: Scores, skipped: list[str], real: float, *,
         f"to expect: a recogniser trained on synthetic images only names {100 * right:.1f} % of {images:,} unseen select images right, "
         f"one trained on the real images {100 * real:.1f} % ({steps} steps each; evaluate measures it well)"
     )
-    chosen = _chosen(*best["replace"], why["replace"]) | {"augment": _chosen(*best["augment"], why["augment"])}
+    plain = (SPREADS[0], THRESHOLDS[0], f"as trained: {steps} steps of the recogniser that chooses are too few to choose for this, too")
+    both = (*best["augment"], why["augment"]) if "augment" in best else plain
+    chosen = _chosen(*best["replace"], why["replace"]) | {"augment": _chosen(*both)}
     known = {"synthetic": round(right, 6), "real": round(real, 6), "images": images, "steps": steps}
     return Selected(filter, chosen | {"expected": known}, sentence, scores)
 
