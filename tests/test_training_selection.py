@@ -43,7 +43,7 @@ def drawing(wrong: float, good_spread: float = 1.0) -> Draw:
 
 
 def selected(draw: Draw, count: int = 80) -> selection.Selected:
-    return select(part(120, 0), part(count, 1), draw, classes=2, how=How(40, 600, "contiguous", 0, "cpu"))
+    return select(part(120, 0), part(count, 1), draw, classes=2, how=How(60, 1200, "contiguous", 0, "cpu"))
 
 
 def test_wrong_images_are_filtered_where_that_helps() -> None:
@@ -56,7 +56,7 @@ def test_wrong_images_are_filtered_where_that_helps() -> None:
 
 
 def test_with_few_steps_nothing_is_chosen_for_augment() -> None:
-    found = select(part(120, 0), part(80, 1), drawing(0.7), classes=2, how=How(40, 600, "contiguous", 0, "cpu", modes=1))
+    found = select(part(120, 0), part(80, 1), drawing(0.7), classes=2, how=How(60, 1200, "contiguous", 0, "cpu", modes=1))
     assert found.chosen["confidence"]["value"] == 0.6 and found.chosen["augment"]["confidence"]["value"] == 0.0
     assert "too few" in found.chosen["augment"]["confidence"]["why"] and all(set(each) == {"replace"} for each in found.scores.values())
 
