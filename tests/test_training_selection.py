@@ -20,9 +20,9 @@ Draw = Callable[[np.ndarray, np.ndarray, float], np.ndarray]
 
 def sides(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return images that are bright above (0) or below (1)."""
-    images = rng.integers(0, 60, (len(labels), 16, 16, 1), dtype=np.uint8)
+    images = rng.integers(0, 60, (len(labels), 8, 8, 1), dtype=np.uint8)
     for image, label in zip(images, labels, strict=True):
-        image[8 * label : 8 * label + 8] += 150
+        image[4 * label : 4 * label + 4] += 150
     return images
 
 
@@ -103,10 +103,10 @@ def test_a_filter_comes_back_as_it_was() -> None:
     fitted = fit(real.images, real.labels, classes=2, settings=Settings(steps=5, batch=16, width=stored.WIDTH), seed=0)
     raw = stored.pack(fitted)
     assert raw == stored.pack(fitted)
-    again = stored.unpack(load(raw), 2, (1, 16, 16), "cpu", "here")
+    again = stored.unpack(load(raw), 2, (1, 8, 8), "cpu", "here")
     assert np.array_equal(again.predict(real.images), fitted.predict(real.images))
     for bad in ({}, {k: v for k, v in load(raw).items() if k != "mean"}, load(raw) | {"mean": torch.tensor([float("nan")])}):
         with pytest.raises(ArtefactError):
-            stored.unpack(bad, 2, (1, 16, 16), "cpu", "here")
+            stored.unpack(bad, 2, (1, 8, 8), "cpu", "here")
     with pytest.raises(ArtefactError, match="does not fit"):
-        stored.unpack(load(raw), 3, (1, 16, 16), "cpu", "here")
+        stored.unpack(load(raw), 3, (1, 8, 8), "cpu", "here")
