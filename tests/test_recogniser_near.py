@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.numpy import save
 
 from datagen.errors import ArtefactError
-from datagen.recogniser import near
+from datagen.recogniser import near, search
 
 SHAPE = (3, 24, 24)
 
@@ -71,7 +71,7 @@ def test_the_fewer_unseen_images_the_more_cautious_the_limit() -> None:
 
 def test_distances_are_those_of_the_nearest_of_the_class(reference: near.Reference, real: tuple[np.ndarray, np.ndarray]) -> None:
     asked = scenes(20, 3)
-    numbers = [near.described(view) @ reference.basis for view in (asked, asked[:, :, ::-1])]
+    numbers = [search.descriptors(view, near.SIDE) @ reference.basis for view in (asked, asked[:, :, ::-1])]
     known = reference.numbers[reference.labels == 2]
     expected = np.min([np.linalg.norm(each[:, None] - known, axis=2).min(1) for each in numbers], axis=0)
     assert np.allclose(reference.look(asked, 2)[0], expected, atol=1e-3)

@@ -77,6 +77,13 @@ def test_where_nothing_is_better_all_stays_as_trained() -> None:
     assert (found.chosen["spread"]["value"], found.chosen["confidence"]["value"]) == (1.0, 0.0)
 
 
+def test_one_image_decides_nothing_and_many_do() -> None:
+    plain, other = np.arange(100) < 90, np.arange(100) < 91
+    assert selection._best({(1.0, 0.0): plain, (1.3, 0.0): other}) == (1.0, 0.0)
+    assert selection._best({(1.0, 0.0): plain, (1.3, 0.0): np.arange(100) < 95}) == (1.3, 0.0)
+    assert selection._best({(1.0, 0.0): np.arange(100) < 50, (1.3, 0.0): np.arange(100) >= 47}) == (1.0, 0.0), "many change, few gain"
+
+
 def test_too_few_select_images_choose_nothing() -> None:
     found = selected(drawing(0.7), count=20)
     assert (found.chosen["spread"]["value"], found.chosen["confidence"]["value"], found.sentence) == (1.0, 0.0, "")

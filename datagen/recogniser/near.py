@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from datagen.errors import ArtefactError
-from datagen.recogniser.search import CONTRAST, flattened, leading, reduced
+from datagen.recogniser.search import descriptors, leading
 
 FILE = "reference.safetensors"
 SIDE, NUMBERS = 16, 64
@@ -54,7 +54,7 @@ class Reference:
         known = self._of[label]
         if not len(known):
             return np.full(len(images), np.inf, np.float32), np.full(len(images), np.inf, np.float32)
-        both = [_apart(described(view) @ self.basis, known) for view in (images, images[:, :, ::-1])]
+        both = [_apart(descriptors(view, SIDE) @ self.basis, known) for view in (images, images[:, :, ::-1])]
         mirrored = both[1][:, :1] < both[0][:, :1]
         first, second = np.where(mirrored, both[1], both[0]).T
         return first, first * first / np.maximum(second, 1e-6)
@@ -63,13 +63,6 @@ class Reference:
         """Return the distances of `look` and, bool [N], which images are near-copies of training images."""
         distances, scores = self.look(images, label)
         return distances, scores < self.limit
-
-
-def described(images: np.ndarray) -> np.ndarray:
-    """Return float32 [N, D] of images uint8 [N, H, W, C]: reduced to 16 pixels, without their mean, of length 1 for all but flat images."""
-    flat = flattened(reduced(images, SIDE))
-    found: np.ndarray = flat / np.sqrt((flat**2).sum(1, keepdims=True) + CONTRAST**2 * flat.shape[1])
-    return found
 
 
 def _apart(queries: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -102,7 +95,7 @@ def _pieces(rows: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _blocks(images: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
-    return (described(images[piece]) for piece in _pieces(rows))
+    return (descriptors(images[piece], SIDE) for piece in _pieces(rows))
 
 
 def _limit(scores: np.ndarray) -> float:
@@ -141,7 +134,7 @@ def unpack(content: bytes, shape: tuple[int, int, int], where: object) -> Refere
         basis, numbers, labels, limit = (found[name] for name in ("basis", "numbers", "labels", "limit"))
     except (SafetensorError, KeyError, ValueError) as error:
         raise ArtefactError("is no reference of training images", where=where) from error
-    size = described(np.zeros((1, shape[1], shape[2], shape[0]), np.uint8)).shape[1]
+    size = descriptors(np.zeros((1, shape[1], shape[2], shape[0]), np.uint8), SIDE).shape[1]
     fits = basis.ndim == numbers.ndim == 2 and basis.shape == (size, numbers.shape[1]) and labels.shape == numbers.shape[:1] and limit.shape == (1,)
     if not fits or not all(np.isfinite(each).all() for each in found.values()):
         raise ArtefactError("does not fit the generator's images", where=where)

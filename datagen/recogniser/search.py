@@ -62,13 +62,13 @@ def reduced(images: np.ndarray, side: int) -> np.ndarray:
     return np.concatenate(parts) if parts else np.zeros((0, len(rows), len(columns), images.shape[3]), np.float32)
 
 
-def descriptors(images: np.ndarray) -> np.ndarray:
-    """Return float32 [N, D] of images [N, H, W, C] with values 0 to 255: 8x8 means without their mean, of length 1 for all but flat images.
+def descriptors(images: np.ndarray, side: int = COARSE) -> np.ndarray:
+    """Return float32 [N, D] of images [N, H, W, C] with values 0 to 255: means over areas without their mean, of length 1 for all but flat images.
 
     Of two images that differ in brightness and contrast alone the descriptors are nearly equal; their product is the
     correlation of the two.
     """
-    flat = flattened(reduced(reduced(images, SIDE), COARSE))
+    flat = flattened(reduced(reduced(images, SIDE), side))
     found: np.ndarray = flat / np.sqrt((flat**2).sum(1, keepdims=True) + CONTRAST**2 * flat.shape[1])
     return found
 

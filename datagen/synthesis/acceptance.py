@@ -17,8 +17,8 @@ CLASSES = 100
 """classes that are probed at most"""
 
 
-def require(origin: Origin, seed: int) -> None:
-    """Compute one tile of each class (of 100 classes at most) and look at its first attempts.
+def require(origin: Origin, classes: Sequence[str], seed: int) -> None:
+    """Compute one tile of each of the classes that are wanted (of 100 at most) and look at its first attempts.
 
     Raises:
         SafetyError: of some class fewer than one in ten images is as sure as the least confidence asks for and no near-copy.
@@ -26,15 +26,16 @@ def require(origin: Origin, seed: int) -> None:
     if origin.confidence <= 0 and not origin.reference:
         return
     painter = open_painter(origin, seed)
-    for name in origin.classes[:: max(1, -(-len(origin.classes) // CLASSES))]:
+    for name in classes[:: max(1, -(-len(classes) // CLASSES))]:
         tile = painter.tile(name, 0, TILE)
         sure = True if tile.confidence is None else tile.confidence >= origin.confidence
         share = float(np.mean((tile.attempts == 0) & sure))
         if share < LEAST:
-            what = f"of class {name!r} only {100 * share:.0f} % of the images reach a confidence of {origin.confidence:g}"
-            what += f" without nearly repeating a training image ({tile.near_copies:,} of {tile.tried:,} computed do)" if tile.near_copies else ""
-            hint = "lower --min-confidence, or fit for longer" + ("; --keep-near-copies takes those" if tile.near_copies else "")
-            raise SafetyError(what, where=origin.run, hint=hint)
+            wants = [f"reach a confidence of {origin.confidence:g}"] if origin.confidence > 0 else []
+            wants += [f"repeat no training image ({tile.near_copies:,} of {tile.tried:,} computed nearly do)"] if tile.near_copies else []
+            ways = ["fit for longer", *["lower --min-confidence"] * (origin.confidence > 0), *["take copies with --keep-near-copies"] * bool(tile.near_copies)]
+            what = f"of class {name!r} only {100 * share:.0f} % of the images {' and '.join(wants)}"
+            raise SafetyError(what, where=origin.run, hint=", or ".join(ways))
 
 
 def said(notes: Sequence[ShardNote], least: float) -> str:

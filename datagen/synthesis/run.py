@@ -184,7 +184,7 @@ def _produce(order: Order, progress: Progress, begun: bool) -> dict[str, Any]:
         if begun:
             progress.say(f"continues: {len(notes):,} of {len(tasks):,} shards are there and whole")
         maker = order.maker()
-        acceptance.require(order.origin, order.plan.seed)
+        acceptance.require(order.origin, [name for name, count in zip(order.plan.classes, order.plan.counts, strict=True) if count], order.plan.seed)
         forecast.require(order.out, order.format, maker, missing)
         for note in _made(order, maker, missing, progress, there):
             notes[note.id] = note

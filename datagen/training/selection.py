@@ -106,24 +106,25 @@ def select(train: Part, part: Part, draw: Draw, *, classes: int, how: How, advan
         advance(times)
         return found
 
-    def right(judge: Fitted) -> float:
-        return float((judge.predict(part.images).argmax(1) == part.labels).mean())
+    def right(judge: Fitted) -> np.ndarray:
+        found: np.ndarray = judge.predict(part.images).argmax(1) == part.labels
+        return found
 
     filter = trained("filter", train.images, train.labels, LONGER)
     if len(part.labels) < FEWEST:
         why = f"as trained: {len(part.labels)} images in the select part are too few to choose by"
         return Selected(filter, _chosen(SPREADS[0], THRESHOLDS[0], why), "")
-    real = right(trained("real", train.images, train.labels))
+    real = float(right(trained("real", train.images, train.labels)).mean())
     if real < 1 / classes + ABLE * (1 - 1 / classes):
         why = f"as trained: {how.steps} steps of the recogniser that chooses are too few ({100 * real:.0f} % of {len(part.labels)} right after real images)"
         return Selected(filter, _chosen(SPREADS[0], THRESHOLDS[0], why), "")
     wanted = np.minimum(max(LEAST, how.images // classes), np.bincount(train.labels, minlength=classes))
-    scores: dict[tuple[float, float], dict[str, float]] = {}
+    scores: dict[tuple[float, float], dict[str, np.ndarray]] = {}
     skipped: list[str] = []
     for spread in SPREADS:
         images, labels = _drawn(draw, wanted * DRAWS, spread)
         sure = confidence(filter.predict(images), labels)
-        for threshold in [max(scores, key=lambda pair: (scores[pair]["replace"], -pair[1]))[1]] if scores else THRESHOLDS:
+        for threshold in [max(scores, key=lambda pair: (scores[pair]["replace"].mean(), -pair[1]))[1]] if scores else THRESHOLDS:
             if (share := _least_accepted(labels, sure, threshold)) < ACCEPTED:
                 skipped.append(f"spread {spread:g} and confidence {threshold:g} not tried: of some class only {100 * share:.0f} % reach that")
                 continue
@@ -160,31 +161,39 @@ def _accepted(labels: np.ndarray, sure: np.ndarray, wanted: np.ndarray, threshol
     return np.concatenate(rows)
 
 
-def _decided(filter: Fitted, scores: Scores, skipped: list[str], real: float, *, images: int, steps: int) -> Selected:
-    """Take for each mode the best candidate where it is better than the plain one by more than a standard error."""
+def _decided(
+    filter: Fitted, known: Mapping[tuple[float, float], Mapping[str, np.ndarray]], skipped: list[str], real: float, *, images: int, steps: int
+) -> Selected:
+    """Take for each mode the best candidate where it is better than the plain one by more than a standard error; `known` says which images it named right."""
     best, why = {}, {}
+    scores = {pair: {mode: float(right.mean()) for mode, right in found.items()} for pair, found in known.items()}
     for mode in next(iter(scores.values())):
-        best[mode] = _best({pair: found[mode] for pair, found in scores.items()}, images)
+        best[mode] = _best({pair: found[mode] for pair, found in known.items()})
         table = [f"spread {s:g} and confidence {t:g}: {100 * found[mode]:.1f} %" for (s, t), found in scores.items()]
         what = "synthetic only" if mode == "replace" else "real + synthetic"
         why[mode] = f"{what}, on {images:,} select images after {steps} steps: {', '.join([*table, *skipped])}"
     right = scores[best["replace"]]["replace"]
     sentence = (
         f"to expect: a recogniser trained on synthetic images only names {100 * right:.1f} % of {images:,} unseen select images right, "
-        f"one trained on the real images {100 * real:.1f} % ({steps} steps each; evaluate measures it well)"
+        f"one trained on the real images {100 * real:.1f} % ({steps} steps each; "
+        "the better of what was tried, so a little too good: evaluate measures it on images that chose nothing)"
     )
     plain = (SPREADS[0], THRESHOLDS[0], f"as trained: {steps} steps of the recogniser that chooses are too few to choose for this, too")
     both = (*best["augment"], why["augment"]) if "augment" in best else plain
     chosen = _chosen(*best["replace"], why["replace"]) | {"augment": _chosen(*both)}
-    known = {"synthetic": round(right, 6), "real": round(real, 6), "images": images, "steps": steps}
-    return Selected(filter, chosen | {"expected": known}, sentence, scores)
+    expected = {"synthetic": round(right, 6), "real": round(real, 6), "images": images, "steps": steps}
+    return Selected(filter, chosen | {"expected": expected}, sentence, scores)
 
 
-def _best(scores: Mapping[tuple[float, float], float], images: int) -> tuple[float, float]:
-    plain = scores[SPREADS[0], THRESHOLDS[0]]
-    error = math.sqrt(max(plain * (1 - plain), 0.25 / images) / images)
-    best = max(scores, key=lambda pair: (scores[pair], -abs(pair[0] - 1), -pair[1]))
-    return best if scores[best] > plain + error else (SPREADS[0], THRESHOLDS[0])
+def _best(known: Mapping[tuple[float, float], np.ndarray]) -> tuple[float, float]:
+    """Return the candidate that names most of the same images right, the plain one unless it gains more than the root of those that the two differ in.
+
+    That root is the standard error of the gain under no difference (McNemar 1947): a single image decides nothing.
+    """
+    usual = SPREADS[0], THRESHOLDS[0]
+    best = max(known, key=lambda pair: (int(known[pair].sum()), -abs(pair[0] - 1), -pair[1]))
+    gain, differing = int(known[best].sum()) - int(known[usual].sum()), int((known[best] != known[usual]).sum())
+    return best if gain > math.sqrt(differing) else usual
 
 
 def _chosen(spread: float, threshold: float, why: str) -> dict[str, Any]:
