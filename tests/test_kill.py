@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+import datagen
+
 Maker = Callable[..., Path]
+SETTINGS = {"images": 1200, "width": 4, "latent": 4, "batch": 8, "checkpoint_every": 80, "deterministic": True, "threads": 1}
 FIT = ["--images", "1200", "--set", "width=4", "--set", "latent=4", "--set", "batch=8", "--set", "checkpoint_every=80", "--deterministic", "--set", "threads=1"]
 
 
@@ -53,23 +56,24 @@ def checkpoints(run: Path) -> set[str]:
 
 
 def test_killed_fit_and_synthesize_give_the_bytes_of_an_unbroken_run(make_folder: Maker, tmp_path: Path) -> None:
-    source = str(make_folder(each=15))
+    source = make_folder(each=15)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    finish(start("fit", source, "--out", str(whole), *FIT))
-    kill_when(start("fit", source, "--out", str(broken), *FIT), lambda: len(checkpoints(broken)) > 0)
+    datagen.fit(source, whole, **SETTINGS)
+    kill_when(start("fit", str(source), "--out", str(broken), *FIT), lambda: len(checkpoints(broken)) > 0)
     before = checkpoints(broken)
-    kill_when(start("fit", source, "--out", str(broken), *FIT), lambda: bool(checkpoints(broken) - before))
+    kill_when(start("fit", str(source), "--out", str(broken), *FIT), lambda: bool(checkpoints(broken) - before))
     assert not (broken / "generator" / "card.json").exists()
-    finish(start("fit", source, "--out", str(broken), *FIT))
+    datagen.fit(source, broken, **SETTINGS)
     assert tree(broken, "generator") == tree(whole, "generator")
     assert tree(broken, "checkpoints") == tree(whole, "checkpoints")
 
-    make = ["--per-class", "400", "--shard-images", "128", "--format", "webdataset", "--workers", "1"]
-    finish(start("synthesize", str(whole), "--out", str(tmp_path / "shards"), *make))
+    make = {"per_class": 400, "shard_images": 128, "format": "webdataset", "workers": 1}
+    datagen.synthesize(whole, tmp_path / "shards", **make)
     again = tmp_path / "again"
-    kill_when(start("synthesize", str(whole), "--out", str(again), *make), lambda: len(list(again.glob("data/*.tar"))) > 1)
+    command = ["--per-class", "400", "--shard-images", "128", "--format", "webdataset", "--workers", "1"]
+    kill_when(start("synthesize", str(whole), "--out", str(again), *command), lambda: len(list(again.glob("data/*.tar"))) > 1)
     assert not (again / "manifest.json").exists()
-    finish(start("synthesize", str(whole), "--out", str(again), *make))
+    datagen.synthesize(whole, again, **make)
     assert tree(again, "data") == tree(tmp_path / "shards", "data")
     assert (again / "manifest.json").read_bytes() == (tmp_path / "shards" / "manifest.json").read_bytes()
 

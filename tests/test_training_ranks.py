@@ -13,37 +13,44 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+import datagen
 from datagen import ranks
 
 Maker = Callable[..., Path]
-SETTINGS = ["--images", "640", "--set", "width=4", "--set", "latent=4", "--set", "batch=16", "--set", "threads=1", "--deterministic"]
+SETTINGS = {"images": 640, "width": 4, "latent": 4, "batch": 16, "threads": 1, "deterministic": True}
+HARD = {"augment": "translate,colour,cutout", "flips": True, "learning_rate": 1e-4}
 
 
-def fit(source: Path, out: Path, *more: str, processes: int = 1) -> subprocess.CompletedProcess[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
-    command = [sys.executable, *launcher, "-m", "datagen", "fit", str(source), "--out", str(out), *SETTINGS, *more, "--json"]
+def by_two(source: Path, out: Path, **settings: object) -> subprocess.CompletedProcess[str]:
+    """Fit by two processes."""
+    more = [part for key, value in (SETTINGS | settings).items() for part in ("--set", f"{key}={str(value).lower()}")]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *launcher, "-m", "datagen", "fit", str(source), "--out", str(out), *more, "--json"]
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
 @pytest.mark.parametrize("family", ["vae", pytest.param("gan", marks=pytest.mark.slow)])
 def test_two_processes_come_to_the_weights_of_one(make_folder: Maker, tmp_path: Path, family: str) -> None:
     source = make_folder(each=48)
-    more = ["--family", family, "--set", "augment=translate,colour,cutout", "--set", "flips=true", "--set", "learning_rate=1e-4"]
-    alone, shared = fit(source, tmp_path / "one", *more), fit(source, tmp_path / "two", *more, processes=2)
-    assert alone.returncode == shared.returncode == 0, shared.stderr
-    assert json.loads(shared.stdout)["images"] == json.loads(alone.stdout)["images"], "one document, of the first process"
+    alone = datagen.fit(source, tmp_path / "one", family=family, **SETTINGS, **HARD)
+    shared = by_two(source, tmp_path / "two", family=family, **HARD)
+    assert shared.returncode == 0, shared.stderr
+    assert json.loads(shared.stdout)["images"] == alone["images"], "one document, of the first process"
     one, two = (load_file(tmp_path / name / "generator" / "weights.safetensors") for name in ("one", "two"))
     assert one.keys() == two.keys()
     far = max(float(np.abs(one[name] - two[name]).max()) for name in one)
     assert far < 1e-5, far
     stages = [{json.loads(line)["stage"] for line in (tmp_path / name / "progress.jsonl").read_text().splitlines()} for name in ("one", "two")]
     assert stages[0] == stages[1] and len(list((tmp_path / "two" / "checkpoints").iterdir())) >= 1
-    again = fit(source, tmp_path / "two", *more, processes=2)
-    assert again.returncode == 0 and json.loads(again.stdout)["finished"]
 
 
-def test_a_batch_that_cannot_be_shared_is_refused(make_folder: Maker, tmp_path: Path) -> None:
-    done = fit(make_folder(each=12), tmp_path / "run", "--set", "batch=15", processes=2)
+@pytest.mark.slow
+def test_two_processes_do_nothing_again_and_refuse_what_they_cannot_share(make_folder: Maker, tmp_path: Path) -> None:
+    source = make_folder(each=12)
+    for finished in (False, True):
+        done = by_two(source, tmp_path / "run")
+        assert done.returncode == 0 and json.loads(done.stdout)["finished"] == finished
+    done = by_two(source, tmp_path / "odd", batch=15)
     assert done.returncode != 0 and "a batch of 15 images cannot be shared by 2 processes" in done.stderr
 
 
