@@ -13,12 +13,13 @@ _PUBLIC = {
     "describe": "datagen.cli.describe",
     "export": "datagen.synthesis.export",
     "ShardDataset": "datagen.reading.shards",
+    "StreamDataset": "datagen.synthesis.stream",
     "mix": "datagen.reading.mix",
     "Recipe": "datagen.records",
     "DatagenError": "datagen.errors",
 }
 
-__all__ = ["DatagenError", "Recipe", "ShardDataset", "__version__", "describe", "evaluate", "export", "fit", "mix", "synthesize"]
+__all__ = ["DatagenError", "Recipe", "ShardDataset", "StreamDataset", "__version__", "describe", "evaluate", "export", "fit", "mix", "synthesize"]
 
 
 def __getattr__(name: str) -> Any:

@@ -84,7 +84,7 @@ class Recipe(BaseModel):
     allow_synthetic: bool = setting(READ, "take images that say they are synthetic (AI mark, source column, our own shards) as real ones", False)
     max_pixels: Count = setting(READ, "images with more pixels are skipped", 64_000_000)
 
-    family: str = setting(FIT, "cvae, vae, gan, dcgan, or FILE.py:Class", "cvae")
+    family: str = setting(FIT, "vae, cvae, gan, dcgan, or FILE.py:Class", "vae")
     images: Count | None = setting(FIT, "training images to show, counting repeats (2M); planned from the budget")
     budget: Seconds | None = setting(FIT, "time for the whole fit, scan to exit (10m, 1h30m)")
     sampling: Literal["balanced", "natural"] = setting(FIT, "balanced shows every class equally often; natural as the folder has them", "balanced")
@@ -93,6 +93,7 @@ class Recipe(BaseModel):
     width: int | None = setting(FIT, "channels of the widest resolution", ge=4, le=2048)
     latent: int | None = setting(FIT, "numbers of noise or latent an image", ge=1, le=4096)
     beta: NotNegative | None = setting(FIT, "weight of the KL term of a VAE, 1 is the plain ELBO")
+    prior: Literal["auto", "flow", "local"] = setting(FIT, "of vae's latents: a flow, or local Gaussians; auto: a flow on a GPU", "auto")
     gamma: NotNegative | None = setting(FIT, "weight of the R1 and R2 penalties of a GAN")
     loss: Literal["non-saturating", "minimax"] = setting(FIT, "generator's loss of dcgan (Goodfellow et al. 2014)", "non-saturating")
     augment: str | None = setting(

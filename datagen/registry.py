@@ -25,7 +25,7 @@ class Row:
 
 KINDS: dict[str, dict[str, Row]] = {
     "families": {
-        "vae": Row("datagen.generators.vae:VAE", "autoencoder with a perceptual loss, flow matching over its latents (2023)"),
+        "vae": Row("datagen.generators.vae:VAE", "autoencoder with a perceptual loss, local Gaussians or a flow over its latents (2023)"),
         "gan": Row("datagen.generators.gan:GAN", "relativistic GAN with R1 + R2 penalties, class by projection (R3GAN, 2024)"),
         "dcgan": Row("datagen.generators.dcgan:DCGAN", "the classic conditional DCGAN (2015), minimax or non-saturating loss (2014)"),
         "cvae": Row("datagen.generators.cvae:CVAE", "conditional variational autoencoder with a class prior fitted over its latents (2013)"),

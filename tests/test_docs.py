@@ -19,7 +19,7 @@ from datagen.errors import EXIT_CODES, DatagenError
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-PUBLIC = {"DatagenError", "Recipe", "ShardDataset", "__version__", "describe", "evaluate", "export", "fit", "mix", "synthesize"}
+PUBLIC = {"DatagenError", "Recipe", "ShardDataset", "StreamDataset", "__version__", "describe", "evaluate", "export", "fit", "mix", "synthesize"}
 
 
 @pytest.mark.parametrize("name", readme.SECTIONS)

@@ -25,7 +25,7 @@ from datagen.training.averaging import Average
 from datagen.training.batches import Batches
 
 Maker = Callable[..., Path]
-SMALL = {"width": 4, "latent": 4, "batch": 8, "deterministic": True, "threads": 1, "checkpoint_every": 64}
+SMALL = {"family": "cvae", "width": 4, "latent": 4, "batch": 8, "deterministic": True, "threads": 1, "checkpoint_every": 64}
 MINE = str(Path(__file__).parent / "mine.py") + ":Mine"
 
 
@@ -129,7 +129,7 @@ def test_other_settings_for_a_run_are_refused(make_folder: Maker, tmp_path: Path
         quick_fit(source, out, family="gan")
 
 
-@pytest.mark.parametrize("family", ["cvae", "dcgan", "gan"])
+@pytest.mark.parametrize("family", ["vae", "cvae", "dcgan", "gan"])
 def test_a_stopped_fit_continues_bit_for_bit(make_folder: Maker, tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     source = make_folder(each=15)
     quick_fit(source, tmp_path / "whole", family=family)

@@ -18,7 +18,7 @@ from datagen import ranks
 
 Maker = Callable[..., Path]
 SETTINGS = {"images": 640, "width": 4, "latent": 4, "batch": 16, "threads": 1, "deterministic": True}
-HARD = {"augment": "translate,colour,cutout", "flips": True, "learning_rate": 1e-4}
+HARD = {"prior": "flow", "augment": "translate,colour,cutout", "flips": True, "learning_rate": 1e-4}
 
 
 def by_two(source: Path, out: Path, **settings: object) -> subprocess.CompletedProcess[str]:

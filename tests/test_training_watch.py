@@ -23,7 +23,7 @@ TINY = {"images": 640, "width": 4, "latent": 4, "batch": 16, "threads": 1, "dete
 
 
 def test_the_page_shows_samples_losses_and_reasons(make_folder: Maker, tmp_path: Path) -> None:
-    datagen.fit(make_folder(each=60, classes=["<script>marked=1<", "b"]), tmp_path / "run", family="vae", **TINY)
+    datagen.fit(make_folder(each=60, classes=["<script>marked=1<", "b"]), tmp_path / "run", family="vae", prior="flow", **TINY)
     page = (tmp_path / "run" / "run.html").read_text(encoding="utf-8")
     for text in ("The generator is ready", "Losses: eyes", "Losses: autoencoder", "Losses: flow", "How each class does", "flow matching"):
         assert text in page
@@ -50,7 +50,7 @@ def test_a_stopped_fit_leaves_a_page_that_says_so(make_folder: Maker, tmp_path: 
 
     monkeypatch.setattr(loop, "train", stop)
     with pytest.raises(errors.Stopped):
-        datagen.fit(make_folder(each=30), tmp_path / "run", **TINY)
+        datagen.fit(make_folder(each=30), tmp_path / "run", family="cvae", **TINY)
     told = (tmp_path / "run" / "run.html").read_text(encoding="utf-8")
     assert "Stopped before the end" in told and "same command continues" in told and 'http-equiv="refresh"' not in told
 

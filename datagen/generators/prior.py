@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
+
+NEIGHBOURS, EACH = 20, 10
+"""images that a local Gaussian is fitted to, and images of a class for each of its Gaussians"""
+MOST = 20_000
+"""images of a class that are looked at"""
+NUMBERS = 4_000_000
+"""that all covariances together may have: 16 MB"""
 
 
 class ClassGaussians(nn.Module):
@@ -42,3 +51,72 @@ class ClassGaussians(nn.Module):
         """Return latents [N, latent] for labels [N] and standard normal noise [N, latent]; guidance moves a class away from the mean of all."""
         mean = self.mean + guidance * (self.mean - self.mean.mean(dim=0))
         return mean[labels] + spread * torch.einsum("nij,nj->ni", self.factor[labels], noise)
+
+
+def components(counts: Sequence[int], latent: int) -> list[int]:
+    """Return how many Gaussians each class gets: about one to `EACH` of its images, one below two neighbourhoods, less where all would be large."""
+    wanted = [min(count, MOST) // EACH if count >= 2 * NEIGHBOURS else 1 for count in counts]
+    share = min(1.0, NUMBERS / (latent * latent * max(1, sum(wanted))))
+    return [max(1, int(many * share)) for many in wanted]
+
+
+class LocalGaussians(nn.Module):
+    """Many Gaussians a class over the latents, each fitted to the neighbourhood of one image (Vincent & Bengio 2003, manifold Parzen windows).
+
+    A neighbourhood's mean and covariance are of its images' posteriors: no single image is kept. The drawn latents follow the
+    bends of a class that one Gaussian cuts across, without training; classes of few images have one Gaussian, as `ClassGaussians`.
+    Takes one number of noise more than a latent has: it says which Gaussian of the class.
+
+    Args:
+        counts: training images a class.
+        latent: numbers a latent has.
+    """
+
+    mean: torch.Tensor
+    factor: torch.Tensor
+    centre: torch.Tensor
+    first: torch.Tensor
+    many: torch.Tensor
+
+    def __init__(self, counts: Sequence[int], latent: int) -> None:
+        super().__init__()
+        many = torch.tensor(components(counts, latent))
+        self.register_buffer("many", many)
+        self.register_buffer("first", many.cumsum(0) - many)
+        self.register_buffer("centre", torch.zeros(len(counts), latent))
+        self.register_buffer("mean", torch.zeros(int(many.sum()), latent))
+        self.register_buffer("factor", torch.eye(latent).repeat(int(many.sum()), 1, 1))
+
+    @torch.no_grad()
+    def fit(self, means: torch.Tensor, variances: torch.Tensor, labels: torch.Tensor) -> None:
+        """Fit to posterior means and variances float [N, latent] of images with labels int64 [N]; classes without images stay."""
+        whole = ClassGaussians(*self.centre.shape)
+        whole.fit(means, variances, labels)
+        self.centre.copy_(whole.mean)
+        for label, (first, many) in enumerate(zip(self.first.tolist(), self.many.tolist(), strict=True)):
+            rows = torch.nonzero(labels == label)[:, 0]
+            if many == 1 or len(rows) < NEIGHBOURS:
+                self.mean[first : first + many], self.factor[first : first + many] = whole.mean[label], whole.factor[label]
+                continue
+            own = means[rows[_spaced(len(rows), MOST)]].double()
+            noise = torch.diag(variances[rows].double().mean(dim=0) + 1e-6)
+            for place, anchor in enumerate(_spaced(len(own), many).tolist(), first):
+                near = own[torch.cdist(own[anchor : anchor + 1], own)[0].topk(NEIGHBOURS, largest=False).indices]
+                self.mean[place] = near.mean(dim=0)
+                self.factor[place] = torch.linalg.cholesky(near.T.cov() + noise)
+
+    def forward(self, labels: torch.Tensor, noise: torch.Tensor, spread: float = 1.0, guidance: float = 0.0) -> torch.Tensor:
+        """Return latents [N, latent] for labels [N] and standard normal noise [N, latent + 1].
+
+        Spread scales the distance to the mean of the class, guidance moves that away from the mean of all.
+        """
+        share = torch.special.ndtr(noise[:, -1].double()).clamp(0, 1 - 1e-9)
+        place = self.first[labels] + (share * self.many[labels]).long()
+        centre = self.centre[labels]
+        latents = self.mean[place] + torch.einsum("nij,nj->ni", self.factor[place], noise[:, :-1])
+        return centre + guidance * (centre - self.centre.mean(dim=0)) + spread * (latents - centre)
+
+
+def _spaced(count: int, most: int) -> torch.Tensor:
+    """Return at most so many places int64 between 0 and count - 1, evenly spaced."""
+    return torch.linspace(0, count - 1, min(count, most)).round().long()

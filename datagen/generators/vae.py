@@ -1,4 +1,4 @@
-"""Variational autoencoder in stages: a net that sees what tells classes apart, an autoencoder that keeps it, a flow over the latents."""
+"""Variational autoencoder in stages: a net that sees what tells classes apart, an autoencoder that keeps it, a prior over the latents."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from datagen.generators.cvae import Decoder
 from datagen.generators.descent import descend
 from datagen.generators.flow import Flow
 from datagen.generators.layers import Tower, normal_like
-from datagen.generators.prior import ClassGaussians
+from datagen.generators.prior import ClassGaussians, LocalGaussians
 
 FEW = 30
-"""images of the smallest class from which a flow is learnt; with fewer, one Gaussian a class"""
+"""images of the smallest class from which a flow is learnt"""
+SEEING = 16
+"""channels of the recogniser's first layer, at least"""
 PERCEPTION = 2.0
 """weight of the perceptual distance beside the pixels' likelihood"""
 
@@ -76,10 +78,14 @@ EXPLAINED = {
 
 
 class VAE:
-    """Autoencoder with a small KL term and a perceptual loss from the training images themselves; flow matching over its latents."""
+    """Autoencoder with a small KL term and a perceptual loss from the training images themselves, and a prior over its latents.
+
+    On a GPU the prior is learnt by flow matching; on a CPU, where minutes are too few for that, it is local Gaussians.
+    """
 
     paper = (
-        "Kingma & Welling 2013, eq. 3; variance: Rybkin et al. 2021, eq. 5; two stages: Rombach et al. 2022; prior: Lipman et al. 2023, eq. 23; "
+        "Kingma & Welling 2013, eq. 3; variance: Rybkin et al. 2021, eq. 5; two stages: Rombach et al. 2022; "
+        "priors: Lipman et al. 2023, eq. 23; Vincent & Bengio 2003, section 3; "
         "perceptual distance: Zhang et al. 2018, eq. 1, features of a recogniser of the training images"
     )
     kept = ("decoder", "prior")
@@ -91,22 +97,34 @@ class VAE:
         latent = 16 if pixels <= 300 else 48 if pixels <= 1600 else 96 if pixels <= 6400 else 160
         wide = 64 if spec.recipe.device == "cuda" else 32
         batch = 128 if pixels <= 300 or spec.recipe.device == "cuda" else 64
-        return {"batch": batch, "learning_rate": 2e-3, "width": wide, "latent": latent, "beta": 0.3, "half_life": 20_000}
+        return {
+            "batch": batch,
+            "learning_rate": 2e-3,
+            "width": wide,
+            "latent": latent,
+            "beta": 0.3,
+            "half_life": 20_000,
+            "prior": "flow" if self._flows(spec) else "local",
+        }
 
     def noise(self, spec: Spec) -> int:
-        """Return the size of the latent."""
-        return int(spec.recipe.latent or 0)
+        """Return the size of the latent, and one number more where it says which local Gaussian."""
+        return int(spec.recipe.latent or 0) + (spec.recipe.prior != "flow")
+
+    @staticmethod
+    def _flows(spec: Spec) -> bool:
+        return spec.recipe.prior == "flow" or (spec.recipe.prior == "auto" and spec.recipe.device != "cpu" and min(spec.counts) >= FEW)
 
     def stages(self, spec: Spec) -> Sequence[Stage]:
-        """Return the stages: recogniser, autoencoder and, where there are images enough, the flow."""
-        flows = min(spec.counts) >= FEW
+        """Return the stages: recogniser, autoencoder and, where that is the prior, the flow."""
+        flows = self._flows(spec)
         eyes = Stage("eyes", self._build_eyes, self._see, share=0.1, averaged=("eyes",))
         autoencoder = Stage("autoencoder", self._build, self._step, share=0.65 if flows else 0.9, averaged=("encoder", "decoder"))
         flow = Stage("flow", self._build_flow, self._flow, share=0.25, averaged=("prior",), inputs=self._latents, times=8)
         return [eyes, autoencoder, flow] if flows else [eyes, autoencoder]
 
     def _build_eyes(self, state: State) -> None:
-        eyes = Eyes(state.spec, max(8, int(state.spec.recipe.width or 0) // 2))
+        eyes = Eyes(state.spec, max(SEEING, int(state.spec.recipe.width or 0) // 2))
         state.modules["eyes"] = eyes
         state.optimizers["eyes"] = torch.optim.AdamW(eyes.parameters(), lr=state.spec.recipe.learning_rate or 0.0, weight_decay=1e-2)
 
@@ -119,7 +137,8 @@ class VAE:
         spec, recipe = state.spec, state.spec.recipe
         width, latent = int(recipe.width or 0), int(recipe.latent or 0)
         encoder, decoder = Encoder(spec, width, latent), Decoder(spec, width, latent)
-        state.modules |= {"encoder": encoder, "decoder": decoder, "prior": ClassGaussians(spec.classes, latent)}
+        prior = ClassGaussians(spec.classes, latent) if self._flows(spec) else LocalGaussians(spec.counts, latent)
+        state.modules |= {"encoder": encoder, "decoder": decoder, "prior": prior}
         state.modules["eyes"].requires_grad_(False)
         weights = [*encoder.parameters(), *decoder.parameters()]
         state.optimizers["autoencoder"] = torch.optim.AdamW(weights, lr=recipe.learning_rate or 0.0, betas=(0.9, 0.99), weight_decay=1e-4)
@@ -158,8 +177,8 @@ class VAE:
         return {"flow": descend(state.optimizers["flow"], loss)}
 
     def finish(self, state: State, images: Walk) -> None:
-        """Fit one Gaussian a class to the posteriors of the training images, where no flow was learnt."""
-        if isinstance(state.modules["prior"], ClassGaussians):
+        """Fit local Gaussians to the posteriors of the training images, where no flow was learnt."""
+        if isinstance(state.modules["prior"], LocalGaussians):
             state.modules["prior"].fit(*_posteriors(state, images))
 
     def sample(self, state: State, labels: torch.Tensor, noise: torch.Tensor, spread: float, guidance: float) -> torch.Tensor:

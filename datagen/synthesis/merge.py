@@ -1,0 +1,82 @@
+"""Real and synthetic images in one labelled folder, for a training script that reads nothing else."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from datagen import storage
+from datagen.errors import InputError, OutputError, nearest
+from datagen.formats import encode
+from datagen.formats.names import key
+from datagen.progress import Progress
+from datagen.reading.located import Located, locate
+from datagen.reading.manifest import open_set
+
+LIST = "merged.json"
+
+
+def merge(shards: str | Path, real: str | Path, out: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Write real and synthetic images as one folder with a folder a class, every image file as it is.
+
+    Class folders are those of the real images, also where the shards have no image of a class, so that labels stay the same. The
+    folder appears when it is whole; the same call continues one that was stopped. A train/ inside `real` is taken alone.
+
+    Args:
+        shards: a finished set of shards.
+        real: labelled folder.
+        out: new or empty folder.
+        progress: where to say what is going on; None is quiet.
+
+    Returns:
+        out, images, real, synthetic (numbers by class), seconds.
+
+    Raises:
+        InputError: a synthetic class is none of the real ones.
+        ArtefactError: the shards are damaged or not finished.
+        OutputError: the folder is not empty or lies inside one that is read, or the disk fails.
+    """
+    progress, began, target = progress or Progress(quiet=True), time.monotonic(), Path(out)
+    made, known = locate(shards), locate(real)
+    for source in (Path(shards), Path(real)):
+        if source.resolve() in [target.resolve(), *target.resolve().parents]:
+            raise OutputError("lies inside a folder that is read", where=out, hint="give a folder outside of it to --out")
+    if os.path.lexists(target) and (not target.is_dir() or any(target.iterdir())):
+        raise OutputError("is there already and not empty", where=out, hint="give a new folder to --out")
+    counts = {name: {"real": int((known.labels == label).sum()), "synthetic": 0} for label, name in enumerate(known.classes)}
+    for label, name in enumerate(made.classes):
+        if count := int((made.labels == label).sum()):
+            if name not in counts:
+                raise InputError(f"class {name!r} of the shards is none of the real ones", where=real, hint=nearest(name, counts))
+            counts[name]["synthetic"] = count
+    storage.make_folder(target.absolute().parent)
+    begun = target.absolute().parent / f".{target.name}.merging"
+    storage.make_folder(begun)
+    with storage.lock(begun), progress.stage("images", len(known.labels) + len(made.labels), 0):
+        for name in known.classes:
+            storage.make_folder(begun / name)
+        storage.create_all(begun, _files(known, made, progress))
+        production = open_set(shards).manifest
+        storage.write_json(begun / LIST, {"schema": 1, "classes": counts, "production": production and production["production"]})
+    storage.sweep(begun)
+    storage.remove(begun / ".lock")
+    storage.rename_folder(begun, target)
+    total = {kind: sum(each[kind] for each in counts.values()) for kind in ("real", "synthetic")}
+    return {"out": str(out), "images": sum(total.values()), **total, "classes": counts, "seconds": round(time.monotonic() - began, 3)}
+
+
+def _files(real: Located, made: Located, progress: Progress) -> Iterator[tuple[str, bytes]]:
+    """Yield name and bytes of every image: real ones by their own names, synthetic ones as CLASS/synthetic-LABEL-INDEX."""
+    for row in range(len(real.labels)):
+        progress.advance(1)
+        yield os.path.relpath(real.name(row), real.root), real.content(row)
+    taken: dict[int, int] = {}
+    for row, label in enumerate(made.labels.tolist()):
+        taken[label] = taken.get(label, -1) + 1
+        content = made.content(row)
+        suffix = encode.SUFFIXES["png" if content.startswith(encode.SIGNATURE) else "jpeg"]
+        progress.advance(1)
+        yield f"{made.classes[label]}/synthetic-{key(label, taken[label])}.{suffix}", content

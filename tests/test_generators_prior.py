@@ -1,0 +1,75 @@
+"""Local Gaussians over latents: how many, what they follow, and what they keep of single images."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datagen.generators import prior
+
+
+def ring(count: int, radius: float) -> torch.Tensor:
+    angles = 2 * torch.pi * torch.rand(count)
+    return radius * torch.stack([angles.cos(), angles.sin()], dim=1)
+
+
+def fitted(points: torch.Tensor, labels: torch.Tensor, classes: int) -> prior.LocalGaussians:
+    found = prior.LocalGaussians(torch.bincount(labels, minlength=classes).tolist(), points.shape[1])
+    found.fit(points, torch.full_like(points, 1e-4), labels)
+    return found
+
+
+def test_local_gaussians_follow_a_ring_that_one_gaussian_fills() -> None:
+    torch.manual_seed(0)
+    points, labels = torch.cat([ring(2000, 1.0), ring(2000, 3.0)]), torch.arange(2).repeat_interleave(2000)
+    local, one = fitted(points, labels, 2), prior.ClassGaussians(2, 2)
+    one.fit(points, torch.full_like(points, 1e-4), labels)
+    for label, radius in enumerate((1.0, 3.0)):
+        asked = torch.full((4000,), label)
+        drawn = local(asked, torch.randn(4000, 3)).norm(dim=1)
+        assert drawn.mean().item() == pytest.approx(radius, rel=0.05) and drawn.std().item() < 0.1 * radius
+        assert one(asked, torch.randn(4000, 2)).norm(dim=1).std().item() > 0.3 * radius
+
+
+def test_the_last_number_of_noise_says_which_and_all_are_drawn() -> None:
+    torch.manual_seed(0)
+    local = fitted(ring(600, 1.0), torch.zeros(600, dtype=torch.long), 1)
+    local.mean[:, 0] = torch.arange(60)
+    still = torch.zeros(5000, 3)
+    still[:, 2] = torch.randn(5000)
+    places = local(torch.zeros(5000, dtype=torch.long), still)
+    assert len(places.unique(dim=0)) == int(local.many[0]) == 60
+    ends = local(torch.zeros(2, dtype=torch.long), torch.tensor([[0.0, 0.0, -40.0], [0.0, 0.0, 40.0]]))
+    torch.testing.assert_close(ends, local.mean[[0, -1]])
+
+
+def test_no_mean_is_a_training_image_and_spread_and_guidance_move_what_they_should() -> None:
+    torch.manual_seed(0)
+    points, labels = torch.randn(400, 8), torch.arange(2).repeat_interleave(200)
+    points[200:] += 5
+    local = fitted(points, labels, 2)
+    assert torch.cdist(local.mean, points).min() > 0.1
+    noise, asked = torch.randn(3000, 9), torch.ones(3000, dtype=torch.long)
+    plain, narrow, moved = local(asked, noise), local(asked, noise, 0.5), local(asked, noise, 1.0, 0.5)
+    torch.testing.assert_close(narrow - local.centre[1], 0.5 * (plain - local.centre[1]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(moved - plain, (0.5 * (local.centre[1] - local.centre.mean(0))).expand(3000, 8), atol=1e-5, rtol=0)
+
+
+def test_a_class_of_few_images_has_one_gaussian() -> None:
+    torch.manual_seed(0)
+    points, labels = torch.randn(205, 4), torch.tensor([0] * 200 + [1] * 5)
+    local, one = fitted(points, labels, 2), prior.ClassGaussians(2, 4)
+    one.fit(points, torch.full_like(points, 1e-4), labels)
+    asked, noise = torch.ones(50, dtype=torch.long), torch.randn(50, 5)
+    assert local.many.tolist() == [20, 1]
+    torch.testing.assert_close(local(asked, noise), one(asked, noise[:, :-1]), atol=1e-5, rtol=0)
+
+
+@given(st.lists(st.integers(1, 100_000), min_size=1, max_size=50), st.integers(1, 512))
+def test_components_are_bounded(counts: list[int], latent: int) -> None:
+    found = prior.components(counts, latent)
+    assert len(found) == len(counts) and min(found) >= 1
+    assert sum(many for many in found if many > 1) * latent**2 <= prior.NUMBERS
+    assert all(many == 1 or many * prior.EACH <= count for many, count in zip(found, counts, strict=True))
