@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +13,7 @@ import typer
 from datagen import storage
 from datagen.cli.options import Asked, Outcome, Verb
 from datagen.cli.show import quoted, rows
-from datagen.errors import ArtefactError, InputError, UsageError
+from datagen.errors import ArtefactError, InputError, UsageError, printable
 from datagen.progress import Progress
 from datagen.records import READ, Recipe
 
@@ -34,13 +36,23 @@ def kind_of(path: str | Path) -> str:
     return "folder"
 
 
-def describe(path: str | Path, *, verify: bool = False, preview: str | Path | None = None, progress: Progress | None = None, **settings: Any) -> dict[str, Any]:
+def describe(
+    path: str | Path,
+    *,
+    verify: bool = False,
+    preview: str | Path | None = None,
+    page: str | Path | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
     """Return what lies at a path as JSON values.
 
     Args:
         path: folder of a run, of shards, or labelled images (folder, CSV, Parquet).
         verify: read every file of shards or of a generator anew and compare it with what was written down.
         preview: name of a PNG file to write, rows of images by class.
+        page: of a labelled folder: name of an HTML file to write, with thumbnails of what looks odd: doubtful labels, near-duplicates,
+            sizes, brightness. They are listed under "odd", too. Takes a minute, as small recognisers are trained for it.
         progress: where to say what is going on.
         settings: of the group "reading images", for labelled folders.
 
@@ -52,12 +64,15 @@ def describe(path: str | Path, *, verify: bool = False, preview: str | Path | No
     progress = progress or Progress(quiet=True)
     if verify and kind == "folder":
         raise UsageError("a labelled folder has nothing written down to verify against", where=path, hint="leave out --verify")
-    reader = {"run": _run, "shards": _shards, "folder": _folder}[kind]
-    value = {"kind": kind, "path": str(path)} | reader(Path(path), Recipe(**settings), verify, progress)
+    if page is not None and kind != "folder":
+        raise UsageError("is for labelled folders", where="--page", hint=f"{path} holds a run or shards: --preview FILE.png shows their images")
+    recipe = Recipe(**settings)
+    readers: dict[str, Callable[..., dict[str, Any]]] = {"run": _run, "shards": _shards, "folder": partial(_folder, page=page)}
+    value = {"kind": kind, "path": str(path)} | readers[kind](Path(path), recipe, verify, progress)
     if preview is not None:
         from datagen.cli.preview import write
 
-        value["preview"] = str(write(Path(path), kind, Path(preview), Recipe(**settings)))
+        value["preview"] = str(write(Path(path), kind, Path(preview), recipe))
     return value
 
 
@@ -94,7 +109,7 @@ def _shards(path: Path, recipe: Recipe, verify: bool, progress: Progress) -> dic
     return done | shown | {"classes": {name: rows_of[name] for name in found.classes}, "verified": verify}
 
 
-def _folder(path: Path, recipe: Recipe, verify: bool, progress: Progress) -> dict[str, Any]:
+def _folder(path: Path, recipe: Recipe, verify: bool, progress: Progress, page: str | Path | None = None) -> dict[str, Any]:
     import numpy as np
 
     from datagen.sources.scan import scan
@@ -102,7 +117,7 @@ def _folder(path: Path, recipe: Recipe, verify: bool, progress: Progress) -> dic
     data = scan(path, recipe.changed("describe", allow_synthetic=True), progress=progress)
     train = np.bincount(data.labels[~data.test], minlength=len(data.classes))
     heights, widths = np.unique(data.sizes[:, 0]), np.unique(data.sizes[:, 1])
-    return {
+    value: dict[str, Any] = {
         "images": len(data),
         "test_images": int(data.test.sum()),
         "classes": {name: int(count) for name, count in zip(data.classes, train, strict=True)},
@@ -113,6 +128,23 @@ def _folder(path: Path, recipe: Recipe, verify: bool, progress: Progress) -> dic
         "problems": [dict(problem) for problem in data.problems],
         "notes": list(data.notes),
     }
+    if page is None:
+        return value
+    from datagen.cli import odd
+
+    found, images = odd.find(data, recipe, progress)
+    kept = {kind: [{key: each[key] for key in each if "row" not in key} for each in rows] if kind != "modes" else rows for kind, rows in found.items()}
+    return value | {"odd": kept, "page": str(odd.write(Path(page), data, found, images, value["notes"]))}
+
+
+def _text(value: dict[str, Any]) -> str:
+    """Return what was found in lines: of what looks odd the first five of each kind."""
+    odd = {"labels": "{file}: in {label}, looks like {seems}", "pairs": "{file} and {other}: nearly the same"}
+    odd |= {"sizes": "{file}: {width}x{height}, {orientation}", "brightness": "{file}: mean level {level:.0f}"}
+    lines = [rows({key: each for key, each in value.items() if key != "odd"})]
+    for kind, found in value.get("odd", {}).items():
+        lines += [f"{kind}: {len(found):,}"] + [f"  {printable(odd[kind].format(**each) if kind in odd else each)}" for each in found[:5]]
+    return "\n".join(lines)
 
 
 def run(
@@ -120,11 +152,12 @@ def run(
     path: Annotated[str, typer.Argument(metavar="RUN|SHARDS|FOLDER", help="what to describe")],
     verify: Annotated[bool, typer.Option("--verify", help="read every file anew and compare its hash")] = False,
     preview: Annotated[str | None, typer.Option("--preview", metavar="FILE.png", help="write a grid of images by class")] = None,
+    page: Annotated[str | None, typer.Option("--page", metavar="FILE.html", help="of a labelled folder: write what looks odd, with thumbnails")] = None,
 ) -> Outcome:
     """Print what is there."""
     settings = {key: getattr(asked.recipe, key) for key in VERB.settings()}
-    value = describe(path, verify=verify, preview=preview, progress=asked.progress, **settings)
-    return Outcome(value, rows(value), NEXT[value["kind"]].format(quoted(path)))
+    value = describe(path, verify=verify, preview=preview, page=page, progress=asked.progress, **settings)
+    return Outcome(value, _text(value), NEXT[value["kind"]].format(quoted(path)))
 
 
 VERB = Verb(run, "Say what a run, shards or a labelled folder holds.", (READ,), without=("dry_run",))
