@@ -130,7 +130,7 @@ def _folder(path: Path, recipe: Recipe, verify: bool, progress: Progress, page: 
     }
     if page is None:
         return value
-    from datagen.cli import odd
+    from datagen.evaluation import odd
 
     found, images = odd.find(data, recipe, progress)
     kept = {kind: [{key: each[key] for key in each if "row" not in key} for each in rows] if kind != "modes" else rows for kind, rows in found.items()}
