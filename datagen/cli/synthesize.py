@@ -16,12 +16,15 @@ def run(
     source: Annotated[str, typer.Argument(metavar="RUN", help="folder that fit made, its generator/ alone, or rule:NAME")],
     out: Annotated[str, typer.Option("--out", metavar="SHARDS", help="folder of the shards")] = "shards",
     family: Annotated[str | None, typer.Option("--family", metavar="FILE.py:Class", help="your copy of the file, where RUN's family is from one")] = None,
+    only: Annotated[str | None, typer.Option("--only", metavar="SHARD:ROW", help="make this image of the same order again, alone, into --out")] = None,
 ) -> Outcome:
     """Make the images and say where they are."""
     from datagen.synthesis.run import synthesize
 
     recipe = asked.recipe if family is None else asked.recipe.changed("flag", family=family)
-    value = synthesize(source, out, recipe, progress=asked.progress, dry_run=asked.dry_run)
+    value = synthesize(source, out, recipe, progress=asked.progress, dry_run=asked.dry_run, only=only)
+    if only is not None:
+        return Outcome(value, rows(value))
     runs = "--real FOLDER --test FOLDER" if source.startswith("rule:") else f"--run {quoted(source)}"
     return Outcome(value, rows(value), "" if asked.dry_run else f"datagen evaluate {quoted(out)} {runs} --out report")
 

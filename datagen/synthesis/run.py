@@ -17,7 +17,7 @@ from datagen.formats import encode
 from datagen.progress import Progress, span
 from datagen.reading.manifest import MANIFEST
 from datagen.records import SCHEMA, Recipe, ShardNote, ShardTask
-from datagen.synthesis import acceptance, commit, forecast, quota
+from datagen.synthesis import acceptance, again, commit, forecast, quota
 from datagen.synthesis.heartbeat import listening
 from datagen.synthesis.painter import RULE, Origin, look, production
 from datagen.synthesis.plan import TILE, Plan, shard_size
@@ -74,7 +74,14 @@ class Order:
 
 
 def synthesize(
-    run: str | Path, out: str | Path, recipe: Recipe | None = None, *, progress: Progress | None = None, dry_run: bool = False, **settings: Any
+    run: str | Path,
+    out: str | Path,
+    recipe: Recipe | None = None,
+    *,
+    progress: Progress | None = None,
+    dry_run: bool = False,
+    only: str | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Make labelled images into shards; the same call again continues where it stopped, and does nothing once all is there.
 
@@ -84,6 +91,7 @@ def synthesize(
         recipe: settings; None takes defaults, the environment and `settings`.
         progress: where to say what is going on; None is quiet.
         dry_run: return the plan and touch nothing.
+        only: SHARD:ROW, both counted from 0: make that image alone again, as a file in `out`, and return what `again.make` says.
         settings: by key, such as per_class=5000; they win over the recipe. A generator of a family from your own file needs
             family="PATH/mine.py:Mine", your copy of that file.
 
@@ -103,6 +111,8 @@ def synthesize(
     progress.folder = None
     order = _order(str(run), Path(out), recipe, progress)
     _separate(str(run), order.out)
+    if only is not None:
+        return again.make(order.maker(), order.tasks(), only, order.out)
     commit.refuse_strangers(order.out)
     if dry_run:
         return _planned(order)
