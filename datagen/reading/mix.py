@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from datagen import seeds
 from datagen.errors import InputError, UsageError, nearest
 from datagen.reading.shards import ShardDataset
+from datagen.reading.turns import Turns
 
 
 class Mixed(Dataset[Any]):
@@ -27,13 +26,12 @@ class Mixed(Dataset[Any]):
 
     def __init__(self, real: Any, synthetic: ShardDataset, labels: np.ndarray, count: int, seed: int) -> None:
         self.classes, self.real, self.synthetic = tuple(real.classes), len(real), count
-        self._real, self._made, self._labels, self._seed = real, synthetic, labels, seed
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
-        self._drawn: tuple[int, np.ndarray] = (-1, np.zeros(0, np.int64))
+        self._real, self._made, self._labels = real, synthetic, labels
+        self._turns = Turns(len(synthetic), count, "mix", seed)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other synthetic images from now on, where there are more than an epoch takes; loader workers that are kept alive hear of it."""
-        self._epoch[0] = epoch
+        self._turns.set_epoch(epoch)
 
     def __len__(self) -> int:
         return self.real + self.synthetic
@@ -45,18 +43,8 @@ class Mixed(Dataset[Any]):
         if row < self.real:
             image, label = self._real[row]
             return image, int(label)
-        place = int(self._rows()[row - self.real])
+        place = self._turns.row(row - self.real)
         return self._made[place][0], int(self._labels[place])
-
-    def _rows(self) -> np.ndarray:
-        """Return the synthetic rows of this epoch: consecutive pieces of one endless shuffled sequence, so that all are seen before any again."""
-        epoch = int(self._epoch[0])
-        if self._drawn[0] != epoch:
-            places = np.arange(epoch * self.synthetic, (epoch + 1) * self.synthetic)
-            passes, within = np.divmod(places, len(self._made))
-            orders = {int(turn): seeds.stream("mix", self._seed, int(turn)).permutation(len(self._made)) for turn in np.unique(passes)}
-            self._drawn = (epoch, np.array([orders[int(turn)][at] for turn, at in zip(passes, within, strict=True)], np.int64))
-        return self._drawn[1]
 
 
 def mix(

@@ -16,11 +16,12 @@ from torch.utils.data import Dataset
 
 from datagen import machine
 from datagen.contracts import Rows
-from datagen.errors import ArtefactError, InputError
+from datagen.errors import ArtefactError, InputError, UsageError
 from datagen.formats import encode
 from datagen.formats.folder import Folder, image_names
 from datagen.reading.located import locate
 from datagen.reading.manifest import ShardSet, is_set, open_set
+from datagen.reading.turns import Turns
 from datagen.reading.verify import damage, verify
 
 __all__ = ["Loaded", "ShardDataset", "decoded", "load", "picture", "verify"]
@@ -65,25 +66,58 @@ class ShardDataset(Dataset[Any]):
         path: folder of shards, or labelled folder.
         transform: called with the Pillow image.
         allow_partial: take the shards committed so far of an unfinished set, fixed at opening.
+        rotate: an epoch is a part of the set, other images each time (`set_epoch(n)`), all before any again. They come shuffled: load
+            them in order. `state_dict(seen=n)` and `load_state_dict` go on within an epoch.
+        per_epoch: images of such an epoch, one shard's by default.
+        seed: of the order of `rotate`.
 
     Raises:
         ArtefactError: the set is damaged, or unfinished without `allow_partial`.
         InputError: no images are there.
+        UsageError: `per_epoch` without `rotate`, or below 1.
     """
 
-    def __init__(self, path: str | Path, *, transform: Callable[[Image.Image], Any] | None = None, allow_partial: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        transform: Callable[[Image.Image], Any] | None = None,
+        allow_partial: bool = False,
+        rotate: bool = False,
+        per_epoch: int | None = None,
+        seed: int = 0,
+    ) -> None:
         self.path, self.transform = str(path), transform
         self._located = locate(path, allow_partial=allow_partial)
         self.classes: tuple[str, ...] = self._located.classes
         self.labels: np.ndarray = self._located.labels
+        if per_epoch is not None and not (rotate and per_epoch >= 1):
+            raise UsageError(f"{per_epoch} images an epoch", where="per_epoch", hint="a number from 1, with rotate=True")
+        shards = len(open_set(path, allow_partial=allow_partial).notes) if is_set(path) else 1
+        self._turns = Turns(len(self.labels), per_epoch or -(-len(self.labels) // max(1, shards)), "rotate", seed) if rotate else None
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.labels) if self._turns is None else len(self._turns)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the next images from now on, with `rotate`; loader workers that are kept alive hear of it."""
+        if self._turns is not None:
+            self._turns.set_epoch(epoch)
+
+    def state_dict(self, seen: int = 0) -> dict[str, int]:
+        """Return where an epoch of `rotate` stands after `seen` images were taken in order."""
+        return {"epoch": 0, "seen": 0} if self._turns is None else self._turns.state_dict(seen)
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Leave out the images of an epoch of `rotate` that were seen."""
+        if self._turns is not None:
+            self._turns.load_state_dict(state)
 
     def __getitem__(self, row: int) -> tuple[Any, int]:
         if not -len(self) <= row < len(self):
             raise IndexError(row)
         row = int(row) % len(self)
+        row = row if self._turns is None else self._turns.row(row)
         image = picture(self._located.content(row), self._located.name(row))
         label = int(self.labels[row])
         return (self.transform(image), label) if self.transform is not None else (_tensor(image), label)
