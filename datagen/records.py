@@ -117,6 +117,8 @@ class Recipe(BaseModel):
     format: str = setting(MAKE, "parquet, webdataset or folder", "parquet")
     encoder: Literal["png", "jpeg"] = setting(MAKE, "png is lossless; jpeg (quality 95, 4:4:4) is smaller", "png")
     mark: bool = setting(MAKE, "say in every image file that it is synthetic (IPTC digital source type, in XMP)", True)
+    license: str | None = setting(MAKE, "licence of the set for its card: an SPDX name or a URL; never guessed")
+    origin: str | None = setting(MAKE, "what the real images were, for the card: a name or a URL; never guessed")
     shard_images: Count = setting(MAKE, "images a shard, about; whole tiles of 64", 10_000)
     workers: int | None = setting(MAKE, "worker processes; planned from the processors", ge=1, le=256)
     mode: Literal["replace", "augment"] = setting(

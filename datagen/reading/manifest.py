@@ -16,6 +16,7 @@ from datagen.records import SCHEMA, ShardNote
 
 MANIFEST = "manifest.json"
 CARD = "README.md"
+CROISSANT = "croissant.json"
 CLASSES = "classes.json"
 SIDE = ".datagen"
 PLAN = f"{SIDE}/plan.json"

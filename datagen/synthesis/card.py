@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from datagen.errors import printable
 from datagen.formats.columns import features
 from datagen.formats.names import class_folders, loader_names
 from datagen.records import ShardNote
@@ -20,7 +21,16 @@ def dataset_card(plan: Mapping[str, Any], notes: Sequence[ShardNote]) -> bytes:
     size = next((name for limit, name in SIZES if images < limit), "n>10M")
     names = class_folders(classes) if kind == "folder" else loader_names(classes)
     names = loader_names(names)
-    lines = ["---", "task_categories:", "- image-classification", "size_categories:", f"- {size}", "tags:", "- synthetic"]
+    lines = [
+        "---",
+        *([f"license: {text(plan['license'])}"] if plan.get("license") else []),
+        "task_categories:",
+        "- image-classification",
+        "size_categories:",
+        f"- {size}",
+        "tags:",
+        "- synthetic",
+    ]
     lines += ["configs:", "- config_name: default", "  data_files:", "  - split: train", f"    path: {text(PATTERNS.get(kind, 'data/**'))}"]
     lines += ["dataset_info:", "  features:", *_features(kind, names, str(plan["suffix"])), "---", ""]
     lines += ["# Synthetic images", "", *_page(plan, images), ""]
@@ -60,6 +70,7 @@ def _page(plan: Mapping[str, Any], images: int) -> list[str]:
         f"{what}. None of them is a photograph. Made by datagen; production `{plan['production'][:16]}`, seed {plan['seed']}.",
         "",
         *_marked(str(plan.get("mark", ""))),
+        *([f"The real images: {printable(plan['origin'])}.", ""] if plan.get("origin") else []),
         copies.get(near, f"Near-copies of training images were {near}."),
         "",
         "`manifest.json` lists every shard with its SHA-256; `classes.json` has the class of each label.",

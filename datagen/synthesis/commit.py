@@ -15,10 +15,11 @@ from datagen import storage
 from datagen.contracts import Format, Rows
 from datagen.errors import ArtefactError, OutputError, UsageError
 from datagen.formats.names import class_folders
-from datagen.reading.manifest import CARD, CLASSES, DATA, MANIFEST, NOTES, PLAN, SIDE, note_name, read_note
+from datagen.reading.manifest import CARD, CLASSES, CROISSANT, DATA, MANIFEST, NOTES, PLAN, SIDE, note_name, read_note
 from datagen.reading.verify import damage
 from datagen.records import ShardNote, ShardTask
 from datagen.synthesis.card import dataset_card
+from datagen.synthesis.croissant import croissant
 
 OURS = {".lock", "status.json", SIDE}
 ASKED = ("seed", "counts", "mode", "format", "shard_images", "spread", "guidance", "confidence", "encoder")
@@ -117,7 +118,7 @@ def commit(out: Path, format: Format, task: ShardTask, rows: Rows) -> ShardNote:
 
 
 def finish(out: Path, plan: Mapping[str, Any], notes: Sequence[ShardNote]) -> dict[str, Any]:
-    """Write classes.json, README.md and, last, manifest.json of a set whose shards are all there; returns the manifest."""
+    """Write classes.json, README.md, croissant.json and, last, manifest.json of a set whose shards are all there; returns the manifest."""
     classes = list(plan["classes"])
     counts = dict.fromkeys(classes, 0)
     for note in notes:
@@ -126,7 +127,7 @@ def finish(out: Path, plan: Mapping[str, Any], notes: Sequence[ShardNote]) -> di
     storage.sync_folder(out / DATA)
     storage.sync_folder(out)
     files = {PLAN: storage.hash_file(out / PLAN)}
-    for name, content in ((CLASSES, storage.to_json(classes)), (CARD, dataset_card(plan, notes))):
+    for name, content in ((CLASSES, storage.to_json(classes)), (CARD, dataset_card(plan, notes)), (CROISSANT, croissant(plan, notes))):
         files[name] = storage.create(out / name, content, again=True)[1]
     folders = class_folders(classes) if plan["format"] == "folder" else classes
     manifest = {

@@ -70,6 +70,7 @@ class Order:
             "shard_images": self.plan.shard_images,
             "shards": self.plan.shards,
             "tile": TILE,
+            **{key: value for key in ("license", "origin") if (value := getattr(self.recipe, key))},
         }
 
 
