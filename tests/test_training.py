@@ -311,3 +311,23 @@ def test_state_holds_only_what_is_sampled(tmp_path: Path) -> None:
     family.stages(spec)[0].build(state)
     job = loop.Job(family, family.stages(spec), [8], state, batches([2], balanced=False), tmp_path, "cpu", None)  # type: ignore[arg-type]
     assert set(job.sampled().modules) == {"decoder", "prior"}
+
+
+@pytest.mark.parametrize("family", ["cvae", "vae"])
+def test_a_grid_while_it_trains_has_a_prior_of_its_own(tmp_path: Path, family: str) -> None:
+    from datagen import registry
+
+    made = registry.load("families", family)()
+    spec = plan.prepare(recipe.gather(None, [], family=family, width=4, latent=4, device="cpu"), made, (1, 8, 8), [60, 60])
+    labels = np.repeat([0, 1], 60)
+    pixels = np.random.default_rng(0).integers(0, 256, (120, 8, 8, 1), dtype=np.uint8)
+    state, shown = State(spec), Batches(pixels, labels, np.arange(120), balanced=True, seed=0)
+    for stage in made.stages(spec):
+        stage.build(state)
+    job = loop.Job(made, made.stages(spec), [8], state, shown, tmp_path, "cpu", None)  # type: ignore[arg-type]
+    before = {name: tensor.clone() for name, tensor in state.modules["prior"].state_dict().items()}
+    seen = loop.previewed(job)
+    assert set(seen.modules) == set(made.kept)
+    assert all(torch.equal(before[name], tensor) for name, tensor in state.modules["prior"].state_dict().items())
+    assert not all(torch.equal(before[name], tensor) for name, tensor in seen.modules["prior"].state_dict().items())
+    assert sum(len(rows) for _, rows in shown.walk(7, most=40)) == 40 and sum(len(rows) for _, rows in shown.walk(7)) == 120

@@ -177,8 +177,8 @@ class VAE:
         return {"flow": descend(state.optimizers["flow"], loss)}
 
     def finish(self, state: State, images: Walk) -> None:
-        """Fit local Gaussians to the posteriors of the training images, where no flow was learnt."""
-        if isinstance(state.modules["prior"], LocalGaussians):
+        """Fit Gaussians to the posteriors of the training images, where no flow is learnt yet."""
+        if not isinstance(state.modules["prior"], Flow):
             state.modules["prior"].fit(*_posteriors(state, images))
 
     def sample(self, state: State, labels: torch.Tensor, noise: torch.Tensor, spread: float, guidance: float) -> torch.Tensor:

@@ -64,10 +64,11 @@ class Batches:
             picked[i] = self.groups[group][self._order(("class", group), walk, len(self.groups[group]))[step]]
         return picked
 
-    def walk(self, batch: int, device: str = "cpu") -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield all training images and labels once, in their order, `batch` at a time."""
-        for start in range(0, len(self.rows), batch):
-            yield self.images(self.rows[start : start + batch], device)
+    def walk(self, batch: int, device: str = "cpu", most: int | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield all training images and labels once, in their order, `batch` at a time; with `most` every n-th of them, about so many."""
+        rows = self.rows if most is None else self.rows[:: max(1, len(self.rows) // most)]
+        for start in range(0, len(rows), batch):
+            yield self.images(rows[start : start + batch], device)
 
     def instead(self, rows: np.ndarray, inputs: torch.Tensor, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
         """Return what stands for the given training images, and labels int64 [N]; `inputs` [M, ...] are in the order of `walk`."""

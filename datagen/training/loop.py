@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ IN_A_ROW, ROLLBACKS = 3, 3
 """steps without numbers that send a fit back to its last checkpoint, and how often that may happen"""
 SLOWER = 0.5
 """factor of the step size after each time"""
+PREVIEWED = 1000
+"""training images that are looked at for a grid of samples while a stage trains"""
 ASKED = 16
 """steps after which GPUs that train together ask each other whether to stop, so that they do not wait at every step"""
 
@@ -160,12 +163,23 @@ def _run_stage(job: Job, index: int, images: int) -> None:
             if (_passed(images, batch, stage.times * (recipe.checkpoint_every or total)) and images < total) or stop:
                 _save(job, index, images)
             if job.draws and (_passed(images, batch, every) or images == batch * max(1, min(total, every) // batch // 20)):
-                job.watch.grid(job.family, job.sampled(), before + images, job.device)
+                job.watch.grid(job.family, previewed(job), before + images, job.device)
             if stop and images < total:
                 job.watch.end(stage.name, before + images)
                 raise Stopped(f"stopped after {before + images:,} images", where=job.folder, hint="the same command continues here")
         job.watch.end(stage.name, before + images)
     _save(job, index, images)
+
+
+def previewed(job: Job) -> State:
+    """Return the state that is sampled while a stage trains: what the family fits after the last step is fitted to some images, in copies."""
+    nets = job.state.modules | {name: average.net for name, average in job.averages.items()}
+    own = {name: copy.deepcopy(nets[name]) for name in job.family.kept if name not in job.averages}
+    state = State(job.state.spec, nets | own)
+    for net in state.modules.values():
+        net.eval()
+    job.family.finish(state, lambda batch: job.batches.walk(batch, job.device, PREVIEWED))
+    return State(job.state.spec, {name: state.modules[name] for name in job.family.kept})
 
 
 def _agreed(job: Job, step: int, seen: int) -> bool:
