@@ -16,7 +16,7 @@ quickstart: .venv/.installed ## make .venv, install, and walk the whole journey 
 	$(BIN)/datagen quickstart --out $(OUT)
 
 test: .venv/.tested ## install the test extra and run the tests (no network, no GPU)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
 test-slow: .venv/.tested ## the long tiers: kill loops, thousands of classes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) -m slow --timeout 3600

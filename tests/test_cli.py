@@ -132,7 +132,21 @@ BAD_TEXT = {
     "family": ["gna", "GAN", "", "dc-gan", "gan2"],
     "format": ["zip", "Parquet", "", "tar", "pq"],
 }
-FREE_TEXT = {"quota", "balance_with", "classes", "reference", "test", "recogniser", "weights", "train_command", "focus", "features", "fail_under"}
+FREE_TEXT = {
+    "quota",
+    "balance_with",
+    "classes",
+    "reference",
+    "test",
+    "recogniser",
+    "weights",
+    "train_command",
+    "focus",
+    "features",
+    "fail_under",
+    "license",
+    "origin",
+}
 
 
 def bad_values(key: str) -> list[str]:

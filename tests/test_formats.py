@@ -217,4 +217,4 @@ def test_sidecars_name_every_class(sets: tuple[Path, tuple[str, ...], int]) -> N
         assert manifest["images"] == each * len(classes)
         assert bool(manifest["folders"]) == (format == "folder" and len(classes) > 5)
         below = {p.relative_to(root / format).parts[0] for p in (root / format).rglob("*")}
-        assert below <= {"data", "manifest.json", "README.md", "classes.json", ".datagen", "status.json", ".lock"}
+        assert below <= {"data", "manifest.json", "README.md", "classes.json", "croissant.json", ".datagen", "status.json", ".lock"}

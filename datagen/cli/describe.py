@@ -114,6 +114,10 @@ def _folder(path: Path, recipe: Recipe, verify: bool, progress: Progress, page: 
 
     from datagen.sources.scan import scan
 
+    if page is not None:
+        from datagen.evaluation import odd
+
+        odd.check(Path(page))
     data = scan(path, recipe.changed("describe", allow_synthetic=True), progress=progress)
     train = np.bincount(data.labels[~data.test], minlength=len(data.classes))
     heights, widths = np.unique(data.sizes[:, 0]), np.unique(data.sizes[:, 1])
@@ -130,8 +134,6 @@ def _folder(path: Path, recipe: Recipe, verify: bool, progress: Progress, page: 
     }
     if page is None:
         return value
-    from datagen.evaluation import odd
-
     found, images = odd.find(data, recipe, progress)
     kept = {kind: [{key: each[key] for key in each if "row" not in key} for each in rows] if kind != "modes" else rows for kind, rows in found.items()}
     return value | {"odd": kept, "page": str(odd.write(Path(page), data, found, images, value["notes"]))}

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from datagen import storage
-from datagen.errors import InputError, UsageError, printable
+from datagen.errors import InputError, OutputError, UsageError, printable
 from datagen.pages import pictures, template
 from datagen.progress import Progress
 from datagen.recogniser import search, suspects
@@ -133,14 +133,21 @@ def _header(data: Dataset, row: int) -> tuple[str, int]:
         return "", 1
 
 
-def write(target: Path, data: Dataset, found: dict[str, Any], images: np.ndarray, notes: list[str]) -> Path:
-    """Write what `find` found as one self-contained page and return its name; OutputError where it exists.
+def check(target: Path) -> None:
+    """Refuse a page's name before anything is looked at.
 
     Raises:
-        UsageError: the target is no .html.
+        UsageError: it is no .html.
+        OutputError: it is there already.
     """
     if target.suffix.lower() != ".html":
         raise UsageError("is not the name of a page", where=target, hint="--page FILE.html")
+    if target.exists():
+        raise OutputError("exists already", where=target, hint="give another --page or move it away")
+
+
+def write(target: Path, data: Dataset, found: dict[str, Any], images: np.ndarray, notes: list[str]) -> Path:
+    """Write what `find` found as one self-contained page and return its name; OutputError where it exists."""
     shown = {kind: [_pictured(each, images) for each in rows[:SHOWN]] if kind != "modes" else rows for kind, rows in found.items()}
     counts = np.bincount(data.labels, minlength=len(data.classes)).tolist()
     page = (
