@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from synthetic import tree
 
 import datagen
 from datagen.cli.app import run
@@ -17,10 +18,6 @@ from datagen.errors import OutputError, UsageError
 from datagen.recogniser import suspects
 
 Maker = Callable[..., Path]
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 @pytest.fixture
@@ -73,6 +70,7 @@ def test_the_same_in_words_and_what_is_refused(make_folder: Maker, tmp_path: Pat
         datagen.describe(tmp_path / "shards", page=tmp_path / "other.html")
     lonely = make_folder("lonely", each=4, classes=["a"])
     assert datagen.describe(lonely, page=tmp_path / "lonely.html")["odd"]["labels"] == []
+    assert "Not looked for" in (tmp_path / "lonely.html").read_text() and "Not looked for" not in (tmp_path / "scan.html").read_text()
 
 
 def test_swapped_labels_come_first() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from synthetic import tree
 from torchvision.datasets import ImageFolder
 
 import datagen
@@ -24,10 +25,6 @@ def shards(tmp_path: Path) -> Path:
     (tmp_path / "quota.json").write_text(json.dumps({"circle": 7, "square": 0}))
     datagen.synthesize("rule:shapes", tmp_path / "shards", quota=str(tmp_path / "quota.json"), workers=1)
     return tmp_path / "shards"
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def test_labels_and_bytes_are_those_of_both_sets(make_folder: Maker, shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,3 +76,27 @@ def test_a_stopped_merge_continues_and_shows_nothing_before(make_folder: Maker, 
     assert not out.exists()
     merge(shards, real, out)
     assert tree(out) == tree(tmp_path / "whole")
+
+
+def test_nothing_is_lost_or_mixed_in(make_folder: Maker, shards: Path, tmp_path: Path) -> None:
+    real = make_folder(classes=["circle", "square"], each=3)
+    merge(shards, real, tmp_path / "once")
+    with pytest.raises(InputError, match="called as a synthetic one"):
+        merge(shards, tmp_path / "once", tmp_path / "twice")
+    with pytest.raises(InputError, match="is a set of shards"):
+        merge(shards, shards, tmp_path / "other")
+    assert not (tmp_path / "twice").exists() and not (tmp_path / "other").exists()
+
+
+def test_what_another_order_left_behind_is_not_taken(make_folder: Maker, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, out = make_folder(classes=["circle", "square"], each=3), tmp_path / "both"
+    datagen.synthesize("rule:shapes", tmp_path / "few", per_class=2, classes="circle", workers=1, seed=9)
+
+    def full(path: Path, value: object) -> None:
+        raise OutputError("no space left", where=path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "write_json", full)
+        with pytest.raises(OutputError, match="no space"):
+            merge(shards, real, out)
+    assert merge(tmp_path / "few", real, out)["images"] == 8 == len(ImageFolder(out))

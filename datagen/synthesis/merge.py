@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from datagen import storage
+from datagen import seeds, storage
 from datagen.errors import InputError, OutputError, nearest
 from datagen.formats import encode
 from datagen.formats.names import key
 from datagen.progress import Progress
 from datagen.reading.located import Located, locate
-from datagen.reading.manifest import open_set
+from datagen.reading.manifest import is_set, open_set
 
 LIST = "merged.json"
 
@@ -35,12 +36,17 @@ def merge(shards: str | Path, real: str | Path, out: str | Path, *, progress: Pr
         out, images, real, synthetic (numbers by class), seconds.
 
     Raises:
-        InputError: a synthetic class is none of the real ones.
+        InputError: a synthetic class is none of the real ones, REAL is a set of shards, or holds files of an earlier merge.
         ArtefactError: the shards are damaged or not finished.
         OutputError: the folder is not empty or lies inside one that is read, or the disk fails.
     """
     progress, began, target = progress or Progress(quiet=True), time.monotonic(), Path(out)
+    if is_set(real):
+        raise InputError("is a set of shards, no labelled folder", where=real, hint="datagen export REAL --format folder, and merge with its data/train")
     made, known = locate(shards), locate(real)
+    names, manifest = _names(known, made), open_set(shards).manifest
+    if twice := sorted(name for name, times in Counter(names).items() if times > 1):
+        raise InputError(f"has a file that is called as a synthetic one will be ({twice[0]})", where=real, hint="merge with the real images alone")
     for source in (Path(shards), Path(real)):
         if source.resolve() in [target.resolve(), *target.resolve().parents]:
             raise OutputError("lies inside a folder that is read", where=out, hint="give a folder outside of it to --out")
@@ -53,14 +59,15 @@ def merge(shards: str | Path, real: str | Path, out: str | Path, *, progress: Pr
                 raise InputError(f"class {name!r} of the shards is none of the real ones", where=real, hint=nearest(name, counts))
             counts[name]["synthetic"] = count
     storage.make_folder(target.absolute().parent)
-    begun = target.absolute().parent / f".{target.name}.merging"
+    production = manifest["production"] if manifest else None
+    key_of = seeds.digest("merge", str(production), str(Path(real).resolve()), *names).hex()[:16]
+    begun = target.absolute().parent / f".{target.name}.{key_of}.merging"
     storage.make_folder(begun)
     with storage.lock(begun), progress.stage("images", len(known.labels) + len(made.labels), 0):
         for name in known.classes:
             storage.make_folder(begun / name)
-        storage.create_all(begun, _files(known, made, progress))
-        production = open_set(shards).manifest
-        storage.write_json(begun / LIST, {"schema": 1, "classes": counts, "production": production and production["production"]})
+        storage.create_all(begun, zip(names, _contents(known, made, progress), strict=True))
+        storage.write_json(begun / LIST, {"schema": 1, "classes": counts, "production": production})
     storage.sweep(begun)
     storage.remove(begun / ".lock")
     storage.rename_folder(begun, target)
@@ -68,15 +75,20 @@ def merge(shards: str | Path, real: str | Path, out: str | Path, *, progress: Pr
     return {"out": str(out), "images": sum(total.values()), **total, "classes": counts, "seconds": round(time.monotonic() - began, 3)}
 
 
-def _files(real: Located, made: Located, progress: Progress) -> Iterator[tuple[str, bytes]]:
-    """Yield name and bytes of every image: real ones by their own names, synthetic ones as CLASS/synthetic-LABEL-INDEX."""
-    for row in range(len(real.labels)):
-        progress.advance(1)
-        yield os.path.relpath(real.name(row), real.root), real.content(row)
-    taken: dict[int, int] = {}
+def _names(real: Located, made: Located) -> list[str]:
+    """Return the name of every file: real ones their own, synthetic ones CLASS/synthetic-LABEL-INDEX."""
+    names = [os.path.relpath(real.name(row), real.root) for row in range(len(real.labels))]
+    taken: Counter[int] = Counter()
     for row, label in enumerate(made.labels.tolist()):
-        taken[label] = taken.get(label, -1) + 1
-        content = made.content(row)
-        suffix = encode.SUFFIXES["png" if content.startswith(encode.SIGNATURE) else "jpeg"]
-        progress.advance(1)
-        yield f"{made.classes[label]}/synthetic-{key(label, taken[label])}.{suffix}", content
+        suffix = encode.SUFFIXES["png" if made.content(row).startswith(encode.SIGNATURE) else "jpeg"]
+        names.append(f"{made.classes[label]}/synthetic-{key(label, taken[label])}.{suffix}")
+        taken[label] += 1
+    return names
+
+
+def _contents(real: Located, made: Located, progress: Progress) -> Iterator[bytes]:
+    """Yield the bytes of every file in the order of `_names`."""
+    for source in (real, made):
+        for row in range(len(source.labels)):
+            yield source.content(row)
+            progress.advance(1)
