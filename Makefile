@@ -18,7 +18,7 @@ quickstart: .venv/.installed ## make .venv, install, and walk the whole journey 
 test: .venv/.tested ## install the test extra and run the tests (no network, no GPU)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 
-test-slow: .venv/.tested ## the long tiers: kill loops, thousands of classes
+test-slow: .venv/.slow ## the long tiers: kill loops, thousands of classes, a Ray cluster
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) -m slow --timeout 3600
 
 lint: .venv/.tested ## ruff and mypy
@@ -39,4 +39,8 @@ env: .venv/.tested ## the environment with everything the tests need
 
 .venv/.tested: .venv/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+.venv/.slow: .venv/.tested
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,ray]'
 	@touch $@

@@ -49,6 +49,14 @@ def device(wanted: str) -> str:
     return wanted
 
 
+def take_gpu(device: str) -> None:
+    """Of several GPUs compute on the one that LOCAL_RANK says, counted around; torchrun sets it, and so does each worker process."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+
+
 def keep_memory() -> None:
     """Let the GNU C library keep what one training step frees and the next asks for, up to 512 MB, in place of giving it back to the system.
 

@@ -121,6 +121,7 @@ class Recipe(BaseModel):
     origin: str | None = setting(MAKE, "what the real images were, for the card: a name or a URL; never guessed")
     shard_images: Count = setting(MAKE, "images a shard, about; whole tiles of 64", 10_000)
     workers: int | None = setting(MAKE, "worker processes; planned from the processors", ge=1, le=256)
+    engine: str = setting(MAKE, "local, ranks (RANK and WORLD_SIZE say which shards are this process's), or ray; auto: ranks under torchrun", "auto")
     mode: Literal["replace", "augment"] = setting(
         MAKE, "what they are for, by which fit chose spread and confidence: trained on alone, or beside the real images", "replace"
     )

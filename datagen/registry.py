@@ -55,6 +55,8 @@ KINDS: dict[str, dict[str, Row]] = {
     "filters": {},
     "engines": {
         "local": Row("datagen.synthesis.engines.local:Local", "worker processes on this machine"),
+        "ranks": Row("datagen.synthesis.engines.ranks:Ranks", "one of several processes that share the shards (torchrun, a job array)"),
+        "ray": Row("datagen.synthesis.engines.ray:Ray", "shards as tasks on a Ray cluster", "'datagen[ray]'"),
     },
     "recognisers": {
         "small": Row("datagen.recogniser.nets:Small", "a small residual net trained from scratch (default)"),

@@ -286,16 +286,21 @@ def read_json(path: str | Path, *, limit: int = 1 << 30) -> Any:
 
 
 @contextlib.contextmanager
-def lock(folder: str | Path) -> Iterator[None]:
+def lock(folder: str | Path, name: str = ".lock", wait: float = 0) -> Iterator[None]:
     """Hold a folder for this process alone; a killed process lets go by itself.
 
+    Args:
+        folder: is there already.
+        name: of the file that is locked; the whole folder's, or that of a part of the work in it.
+        wait: seconds to wait for another process that holds it.
+
     Raises:
-        OutputError: when another process holds it.
+        OutputError: when another process holds it still.
     """
     from filelock import FileLock, Timeout
 
-    path = Path(folder) / ".lock"
-    held = FileLock(path, timeout=0)
+    path = Path(folder) / name
+    held = FileLock(path, timeout=wait)
     with reporting(path):
         _before("lock", path)
         try:

@@ -132,9 +132,9 @@ def renewed(text: str) -> str:
     return text
 
 
-def block(text: str, after: str) -> str:
-    """Return the first Python code block after a heading or marker."""
-    return text.split(after, 1)[1].split("```python\n", 1)[1].split("\n```", 1)[0] + "\n"
+def block(text: str, after: str, language: str = "python") -> str:
+    """Return the first code block of a language after a heading or marker."""
+    return text.split(after, 1)[1].split(f"```{language}\n", 1)[1].split("\n```", 1)[0] + "\n"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -73,10 +74,13 @@ def test_recogniser(name: str) -> None:
     recognisers.check(registry.load("recognisers", name))
 
 
-@pytest.mark.parametrize("name", registry.KINDS["engines"])
-def test_engine(name: str) -> None:
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name == "ray" else ()) for name in registry.KINDS["engines"]])
+def test_engine(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from contracts import engines
 
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
     engines.check(registry.load("engines", name))
 
 

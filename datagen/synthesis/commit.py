@@ -99,6 +99,12 @@ def kept(out: Path, format: Format, tasks: Sequence[ShardTask]) -> dict[int, Sha
     return found
 
 
+def noted(out: Path, tasks: Sequence[ShardTask]) -> dict[int, ShardNote]:
+    """Return the notes that are there of shards that other processes make, by task id; a note stands only beside a whole shard."""
+    found = {task.id: read_note(path) for task in tasks if (path := out / note_name(task.id)).exists()}
+    return {task.id: found[task.id] for task in tasks if task.id in found and found[task.id].file == task.file}
+
+
 def commit(out: Path, format: Format, task: ShardTask, rows: Rows) -> ShardNote:
     """Write one shard and then its note, each whole or not at all; returns the note.
 

@@ -186,6 +186,7 @@ class GeneratorPainter:
     """
 
     def __init__(self, origin: Origin, seed: int) -> None:
+        machine.take_gpu(origin.device)
         self.generator = generator.open_generator(origin.run, origin.device, origin.family)
         self.reference = generator.open_reference(origin.reference, self.generator.card) if origin.reference else None
         self.origin, self.seed = origin, seed

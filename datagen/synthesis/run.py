@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datagen import machine, registry, storage
+from datagen import machine, ranks, registry, storage
 from datagen import recipe as recipes
-from datagen.contracts import Format
+from datagen.contracts import Engine, Format
 from datagen.errors import DatagenError, OutputError
 from datagen.formats import encode
 from datagen.progress import Progress, span
 from datagen.reading.manifest import MANIFEST
 from datagen.records import SCHEMA, Recipe, ShardNote, ShardTask
-from datagen.synthesis import acceptance, again, commit, forecast, quota
+from datagen.synthesis import acceptance, again, commit, forecast, hold, quota
 from datagen.synthesis.heartbeat import listening
 from datagen.synthesis.painter import RULE, Origin, look, production
 from datagen.synthesis.plan import TILE, Plan, shard_size
@@ -29,22 +29,33 @@ GPU_WORKERS = 8
 
 @dataclass(frozen=True)
 class Order:
-    """All that is fixed before the first image: where to, what from, which images, in which format."""
+    """All that is fixed before the first image: where to, what from, which images, in which format, and who makes them."""
 
     out: Path
     origin: Origin
     plan: Plan
     recipe: Recipe
     format: Format
+    engine: Engine
+    place: tuple[int, int]
 
     @property
     def mark(self) -> str:
         """How every image says that it is synthetic, "" where it is not to."""
         return encode.MARKS[self.origin.source] if self.recipe.mark else ""
 
+    @property
+    def alone(self) -> bool:
+        """Whether no other process makes shards of the same plan."""
+        return self.place[1] == 1
+
     def tasks(self) -> list[ShardTask]:
         """Return every shard of the plan."""
         return [self.plan.task(id, self.format) for id in range(self.plan.shards)]
+
+    def share(self) -> list[ShardTask]:
+        """Return the shards that are this process's to make."""
+        return [task for task in self.tasks() if task.id % self.place[1] == self.place[0]]
 
     def maker(self) -> ShardMaker:
         """Return what makes a shard."""
@@ -118,9 +129,8 @@ def synthesize(
     if dry_run:
         return _planned(order)
     storage.make_folder(order.out)
-    with storage.lock(order.out):
-        begun = commit.claim(order.out, order.written())
-        progress.folder = order.out
+    with hold.held(order.out, order.written(), order.place) as begun:
+        progress.folder = order.out if order.place[0] == 0 else None
         try:
             value = _produce(order, progress, begun)
         except DatagenError as error:
@@ -137,7 +147,9 @@ def _order(run: str, out: Path, recipe: Recipe, progress: Progress) -> Order:
     counts = quota.counts(recipe, origin.classes, origin.real, progress)
     plan = Plan(origin.classes, counts, recipe.seed, shard_size(recipe.shard_images, origin.shape, explicit))
     most = machine.processors() if origin.device == "cpu" else min(GPU_WORKERS, machine.processors())
-    return Order(out, origin, plan, recipe.planned(workers=max(1, min(most, plan.shards))), format)
+    recipe = recipe.planned(engine="ranks" if ranks.count() > 1 else "local")
+    engine: Engine = registry.load("engines", recipe.engine)()
+    return Order(out, origin, plan, recipe.planned(workers=max(1, min(most, plan.shards))), format, engine, engine.place())
 
 
 def _separate(run: str, out: Path) -> None:
@@ -175,42 +187,47 @@ def _counted(plan: Plan) -> str:
 
 def _say(order: Order, progress: Progress) -> None:
     plan, recipe = order.plan, order.recipe
+    ranked = f"\nthis is rank {order.place[0]} of {order.place[1]} (--engine ranks), which makes {len(order.share()):,} of the shards"
     progress.say(
         f"{plan.images:,} images: {_counted(plan)}, as {recipe.format} (--format), "
         f"{recipe.encoder} (--encoder)\n{plan.shards:,} shards (--shard-images {plan.shard_images}), made by {recipe.workers} workers (--workers) "
-        f"on {order.origin.device} (--device) into {order.out}"
+        f"on {order.origin.device} (--device) into {order.out}{'' if order.alone else ranked}"
     )
 
 
 def _produce(order: Order, progress: Progress, begun: bool) -> dict[str, Any]:
     started = time.monotonic()
-    storage.sweep(order.out)
-    tasks = order.tasks()
-    notes = commit.kept(order.out, order.format, tasks) if begun else {}
-    missing = [task for task in tasks if task.id not in notes]
+    share = order.share()
+    notes = commit.kept(order.out, order.format, share) if begun else {}
+    missing = [task for task in share if task.id not in notes]
     there = sum(note.accepted for note in notes.values())
     whole = (order.out / MANIFEST).exists() and not missing
     if missing:
         _say(order, progress)
         if begun:
-            progress.say(f"continues: {len(notes):,} of {len(tasks):,} shards are there and whole")
+            progress.say(f"continues: {len(notes):,} of {len(share):,} shards are there and whole")
         maker = order.maker()
         acceptance.require(order.origin, [name for name, count in zip(order.plan.classes, order.plan.counts, strict=True) if count], order.plan.seed)
         forecast.require(order.out, order.format, maker, missing)
         for note in _made(order, maker, missing, progress, there):
             notes[note.id] = note
-    if missing and (text := acceptance.said(list(notes.values()), order.origin.confidence)):
-        progress.say(text)
-    manifest = commit.finish(order.out, order.written(), list(notes.values()))
-    seconds = time.monotonic() - started
-    made = order.plan.images - there
+        if text := acceptance.said(list(notes.values()), order.origin.confidence):
+            progress.say(text)
+    made, seconds = sum(note.accepted for note in notes.values()) - there, time.monotonic() - started
+    summary = _summary(order, notes, begun and not whole, whole, (made, seconds))
+    others = [] if order.alone else [task for task in order.tasks() if task.id not in notes]
+    notes |= commit.noted(order.out, others)
+    if lacking := order.plan.shards - len(notes):
+        progress.say(f"the {len(share):,} shards of this rank are there; {lacking:,} of other ranks are not yet, and the last rank to end completes the set")
+        return {**summary, "complete": False}
+    with hold.finishing(order.out, order.place):
+        commit.finish(order.out, order.written(), list(notes.values()))
     if whole:
-        progress.say(f"finished already: {manifest['images']:,} images in {len(tasks):,} shards in {order.out}; nothing was done")
-    return _summary(order, manifest, begun and not whole, whole, seconds, made / seconds if made else 0.0)
+        progress.say(f"finished already: {order.plan.images:,} images in {order.plan.shards:,} shards in {order.out}; nothing was done")
+    return {**summary, "complete": True}
 
 
 def _made(order: Order, maker: ShardMaker, missing: list[ShardTask], progress: Progress, there: int) -> list[ShardNote]:
-    engine = registry.load("engines", "local")()
     began, done = time.monotonic(), 0
 
     def heard(images: int) -> None:
@@ -220,27 +237,34 @@ def _made(order: Order, maker: ShardMaker, missing: list[ShardTask], progress: P
         if images:
             progress.advance(images, f"{done / max(time.monotonic() - began, 1e-9):,.0f} images/s")
 
-    with Stopping() as stopping, progress.stage("images", order.plan.images, there), listening(heard):
+    with Stopping() as stopping, progress.stage("images", sum(map(_wanted, order.share())), there), listening(heard):
         try:
-            notes = list(engine.run(missing, maker, order.recipe))
+            notes = list(order.engine.run(missing, maker, order.recipe))
         except BaseException:
-            storage.sweep(order.out)
+            if order.alone:
+                storage.sweep(order.out)
             raise
     progress.say(f"{done:,} images in {span(time.monotonic() - began)}")
     return notes
 
 
-def _summary(order: Order, manifest: Mapping[str, Any], continued: bool, finished: bool, seconds: float, rate: float) -> dict[str, Any]:
+def _wanted(task: ShardTask) -> int:
+    return sum(wanted for _, _, wanted in task.tiles)
+
+
+def _summary(order: Order, notes: Mapping[int, ShardNote], continued: bool, finished: bool, made: tuple[int, float]) -> dict[str, Any]:
+    """Return what this process's shards hold, and in how many seconds how many images of them were made."""
+    images, seconds = made
     return {
         "out": str(order.out),
         "classes": len(order.plan.classes),
-        "images": manifest["images"],
-        "shards": len(manifest["shards"]),
-        "bytes": sum(note["bytes"] for note in manifest["shards"]),
+        "images": sum(note.accepted for note in notes.values()),
+        "shards": len(notes),
+        "bytes": sum(note.bytes for note in notes.values()),
         "seconds": round(seconds, 3),
-        "images_per_second": round(rate, 1),
+        "images_per_second": round(images / seconds if images else 0.0, 1),
         "continued": continued,
         "finished": finished,
         "format": order.recipe.format,
-        "production": manifest["production"],
+        "production": order.written()["production"],
     }

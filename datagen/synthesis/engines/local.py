@@ -30,6 +30,10 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_
 class Local:
     """Worker processes that take shards one after the other; a shard whose worker dies is given to another one."""
 
+    def place(self) -> tuple[int, int]:
+        """Return (0, 1): the folder is this process's alone."""
+        return 0, 1
+
     def run(self, tasks: Sequence[ShardTask], make: Callable[[ShardTask], Any], recipe: Recipe) -> Iterator[Any]:
         """Run every task and yield what came of it.
 
@@ -75,6 +79,7 @@ class Crew:
     def __init__(self, make: Callable[[ShardTask], Any], count: int) -> None:
         self.make, self.count = make, count
         self.workers: list[Worker] = []
+        self.begun = 0
         self.deaths: Counter[int] = Counter()
 
     def __enter__(self) -> Crew:
@@ -107,7 +112,8 @@ class Crew:
 
     def _assign(self, waiting: deque[ShardTask]) -> None:
         while waiting and len(self.workers) < self.count:
-            self.workers.append(started(self.make))
+            self.workers.append(started(self.make, self.begun))
+            self.begun += 1
         for worker in self.workers:
             if worker.task is None and waiting:
                 worker.task = waiting.popleft()
@@ -143,13 +149,14 @@ class Crew:
         return task
 
 
-def started(make: Callable[[ShardTask], Any]) -> Worker:
-    """Start one worker process and hand it `make`; signals that arrive meanwhile reach this process alone."""
+def started(make: Callable[[ShardTask], Any], number: int) -> Worker:
+    """Start one worker process, on the GPU of its number where there are several, and hand it `make`; signals reach this process alone meanwhile."""
     signals = {signal.SIGINT, signal.SIGTERM}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         command = [sys.executable, "-c", BOOT.format(path=sys.path)]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env={**os.environ, **ONE_THREAD})
+        environment = {"LOCAL_RANK": str(number), **os.environ, **ONE_THREAD}
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, env=environment)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     assert process.stdin is not None
