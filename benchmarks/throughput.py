@@ -114,32 +114,10 @@ def matrix_share(work: Callable[[], Any]) -> float:
 
 
 def synthesize(asked: argparse.Namespace, folder: Path) -> Iterator[Row]:
-    """Compare `synthesize rule:shapes` in every format with drawing the same images and saving each by Pillow."""
-    from PIL import Image
+    """Compare sampling alone, encoding alone and the whole verb with the bound that the two alone set, and with a plain loop."""
+    import producing
 
-    import datagen
-    from datagen.rules.shapes import Shapes
-
-    each = asked.images // len(Shapes.classes)
-    total = each * len(Shapes.classes)
-
-    def plain() -> None:
-        rule = Shapes()
-        for label, name in enumerate(rule.classes):
-            (folder / "plain" / name).mkdir(parents=True)
-            for index in range(each):
-                Image.fromarray(rule.draw(index, label).image).save(folder / "plain" / name / f"{index}.png")
-
-    bare = rate(total, plain)
-    for name in ("parquet", "webdataset", "folder"):
-        for workers in (1, 2):
-            out = folder / f"{name}-{workers}"
-            order = {"per_class": each, "format": name, "workers": workers, "shard_images": max(64, total // 8)}
-            yield (
-                f"synthesize rule:shapes {name}, {workers} workers",
-                rate(total, partial(datagen.synthesize, "rule:shapes", out, **order)),
-                bare,
-            )
+    yield from producing.measured(asked, folder)
 
 
 def read(asked: argparse.Namespace, folder: Path) -> Iterator[Row]:
@@ -173,6 +151,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["fit", "synthesize", "read", "all"], nargs="*", default="all", help="what to measure (default all three)")
     parser.add_argument("--images", type=int, default=6000, help="images of each measurement (default 6000)")
+    parser.add_argument("--turns", type=int, default=3, help="turns of synthesize, of which the middle one counts (default 3)")
+    parser.add_argument("--tiles", type=int, default=40, help="tiles of 64 images of sampling and encoding alone, a worker (default 40)")
     parser.add_argument("--size", type=int, default=32, help="side of the images of fit in pixels (default 32)")
     parser.add_argument("--threads", type=int, default=machine.processors(), help="compute threads of fit (default all processors)")
     parser.add_argument("--families", nargs="+", default=["vae", "gan"], help="families of fit (default vae and gan)")
@@ -180,7 +160,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
     lines = [f"{asked.images:,} images each, Python {platform.python_version()}, {os.cpu_count()} processors.", ""]
-    lines += ["| what | images/s | plain loop | ratio |", "| --- | --- | --- | --- |"]
+    lines += ["| what | images/s | beside | ratio |", "| --- | --- | --- | --- |"]
     print("\n".join(lines))
     for name in ["fit", "synthesize", "read"] if "all" in asked.what else asked.what:
         with tempfile.TemporaryDirectory() as folder:

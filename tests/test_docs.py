@@ -79,6 +79,42 @@ def test_the_training_script_in_the_readme_runs(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[0] == "(64, 3, 32, 32) torch.uint8 torch.int64"
 
 
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with shards of a rule in every format, and some images of it as a user's photos."""
+    home = tmp_path_factory.mktemp("shapes")
+    datagen.synthesize("rule:shapes", home / "shards", per_class=6)
+    datagen.export(home / "shards", home / "tars", format="webdataset")
+    datagen.export(home / "shards", home / "pictures", format="folder")
+    datagen.synthesize("rule:shapes", home / "more", per_class=4, seed=1, format="folder", mark=False)
+    (home / "more" / "data" / "train").rename(home / "photos")
+    return home
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "printed"),
+    [
+        ("resnet", {"range(20)": "range(1)", "num_workers=2": "num_workers=0"}, r"0 \d\.\d+"),
+        ("datasets", {}, r"\['circle', 'cross', .*\] torch\.Size\(\[3, 32, 32\]\) tensor\(\d\)"),
+        ("webdataset", {"    ...": "    print(pixels.shape, pixels.dtype, label)"}, r"(\(32, 32, 3\) uint8 \d\n?){36}"),
+        ("folder", {"PILToTensor())": "PILToTensor())\nprint(len(pictures), pictures[0][0].shape)"}, r"36 torch\.Size\(\[3, 32, 32\]\)"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_the_worked_examples_run(
+    shapes: Path, name: str, changes: dict[str, str], printed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = readme.block(TEXT, f"<!-- example {name} -->")
+    for old, new in changes.items():
+        assert old in code
+        code = code.replace(old, new)
+    monkeypatch.chdir(shapes)
+    if name == "datasets":
+        monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", shapes / "cache")
+    exec(compile(code, name, "exec"), {"__name__": name})
+    assert re.fullmatch(printed, capsys.readouterr().out.strip())
+
+
 def test_the_public_names_are_pinned() -> None:
     assert set(datagen.__all__) == PUBLIC
     assert set(dir(datagen)) == PUBLIC
