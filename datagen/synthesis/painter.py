@@ -113,6 +113,7 @@ def look(run: str, recipe: Recipe) -> Origin:
         raise UsageError("this generator has no filter", where="--min-confidence", hint="leave it out, or fit anew")
     reference, unchecked = generator.reference_of(folder, card, recipe.reference, keep=recipe.keep_near_copies)
     ingredients = {"generator": digest, "spread": spread, "guidance": guidance, "confidence": confidence, "device": device, "precision": "fp32"}
+    ingredients["layout"] = generator.LAYOUTS.get(device, "contiguous")
     ingredients["reference"] = card.data["reference"] if reference else None
     names = tuple(sorted(card.classes))
     real = dict(zip(card.classes, card.counts, strict=True))
