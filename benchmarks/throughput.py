@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import platform
 import tempfile
@@ -121,25 +120,10 @@ def synthesize(asked: argparse.Namespace, folder: Path) -> Iterator[Row]:
 
 
 def read(asked: argparse.Namespace, folder: Path) -> Iterator[Row]:
-    """Compare a shuffled pass over ShardDataset in every format with decoding the same PNG files from memory in order."""
-    import numpy as np
-    from PIL import Image
-    from torch.utils.data import DataLoader
+    """Compare a shuffled pass over ShardDataset with torchvision's, webdataset's and Hugging Face's readers of the same images."""
+    import consuming
 
-    import datagen
-    from datagen.rules.shapes import Shapes
-
-    each = asked.images // len(Shapes.classes)
-    total = each * len(Shapes.classes)
-    datagen.synthesize("rule:shapes", folder / "parquet", per_class=each)
-    for name in ("webdataset", "folder"):
-        datagen.export(folder / "parquet", folder / name, format=name)
-    files = [path.read_bytes() for path in sorted((folder / "folder" / "data").rglob("*.png"))]
-    bare = rate(total, lambda: [np.asarray(Image.open(io.BytesIO(file))) for file in files])
-    for name in ("parquet", "webdataset", "folder"):
-        for workers in (0, 2):
-            loader = DataLoader(datagen.ShardDataset(folder / name), batch_size=64, shuffle=True, num_workers=workers)
-            yield f"read {name}, {workers} loader workers", rate(total, partial(list, loader)), bare
+    yield from consuming.measured(asked, folder)
 
 
 def main() -> None:

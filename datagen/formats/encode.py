@@ -65,12 +65,24 @@ def encode(images: np.ndarray, encoder: str, mark: str = "") -> list[bytes]:
 def encode_png(images: np.ndarray, mark: str = "") -> list[bytes]:
     """Return one PNG file for each of uint8 [N, H, W, C]; each row takes the filter Sub or Up with the smaller sum (PNG 1.2, 9.6)."""
     count, height, width, channels = images.shape
-    head = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, {1: 0, 3: 2}[channels], 0, 0, 0))
-    said = _chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + packet(mark)) if mark else b""
-    start, end = SIGNATURE + head + said, _chunk(b"IEND", b"")
+    head = png_head((height, width, channels), mark)
     step = max(1, PIECE // max(1, height * width * channels))
     pieces = (filtered(images[i : i + step]) for i in range(0, count, step))
-    return [start + _chunk(b"IDAT", _deflate(rows, LEVEL)) + end for piece in pieces for rows in piece]
+    return [head + _chunk(b"IDAT", _deflate(rows, LEVEL)) + END for piece in pieces for rows in piece]
+
+
+def png_head(shape: tuple[int, int, int], mark: str) -> bytes:
+    """Return what stands before the pixels in every PNG file of ours of one shape (H, W, C) and mark."""
+    height, width, channels = shape
+    head = _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, {1: 0, 3: 2}[channels], 0, 0, 0))
+    return SIGNATURE + head + (_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + packet(mark)) if mark else b"")
+
+
+def is_own_png(content: bytes, head: bytes) -> bool:
+    """Whether bytes are laid out as `encode_png` does: a head of `png_head`, one chunk of pixels, and the end; nothing can hide in them."""
+    first = len(head)
+    size = int.from_bytes(content[first : first + 4], "big")
+    return content.startswith(head) and content[first + 4 : first + 8] == b"IDAT" and content[first + size + 12 :] == END
 
 
 def filtered(images: np.ndarray) -> np.ndarray:
@@ -90,6 +102,9 @@ def filtered(images: np.ndarray) -> np.ndarray:
 
 def _chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(name)))
+
+
+END = _chunk(b"IEND", b"")
 
 
 def _jpeg(image: np.ndarray, mark: str) -> bytes:
