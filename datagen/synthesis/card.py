@@ -72,6 +72,7 @@ def _page(plan: Mapping[str, Any], images: int) -> list[str]:
         *_marked(str(plan.get("mark", ""))),
         *([f"The real images: {printable(plan['origin'])}.", ""] if plan.get("origin") else []),
         copies.get(near, f"Near-copies of training images were {near}."),
+        *(["", f"Evaluated with images of the same generator and settings: {printable(plan['verdict'])}"] if plan.get("verdict") else []),
         "",
         "`manifest.json` lists every shard with its SHA-256; `classes.json` has the class of each label.",
     ]

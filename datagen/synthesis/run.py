@@ -17,7 +17,7 @@ from datagen.formats import encode
 from datagen.progress import Progress, span
 from datagen.reading.manifest import MANIFEST
 from datagen.records import SCHEMA, Recipe, ShardNote, ShardTask
-from datagen.synthesis import acceptance, again, commit, forecast, hold, quota
+from datagen.synthesis import acceptance, again, commit, forecast, hold, quota, verdict
 from datagen.synthesis.heartbeat import listening
 from datagen.synthesis.painter import RULE, Origin, look, production
 from datagen.synthesis.plan import TILE, Plan, shard_size
@@ -82,6 +82,7 @@ class Order:
             "shards": self.plan.shards,
             "tile": TILE,
             **{key: value for key in ("license", "origin") if (value := getattr(self.recipe, key))},
+            **({"verdict": verdict.said(self.recipe.report, id)} if self.recipe.report else {}),
         }
 
 
