@@ -207,6 +207,15 @@ def test_a_dry_run_touches_nothing(tmp_path: Path) -> None:
     value = make(tmp_path, dry_run=True)
     assert value["images"] == 350
     assert value["shards"] == 4
+    assert value["forecast"].keys() == {"bytes", "objects", "seconds", "binds"}
+    made = make(tmp_path)
+    assert made["bytes"] < value["forecast"]["bytes"] < 3 * made["bytes"]
+
+
+def test_a_dry_run_says_what_binds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RULE_SLEEP", "0.005")
+    found = make(tmp_path, dry_run=True)["forecast"]
+    assert found["binds"].startswith("sampling (9") and found["seconds"] > 350 * 0.005
     assert not (tmp_path / "out").exists()
 
 

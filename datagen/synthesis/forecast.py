@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +55,41 @@ def probe(maker: ShardMaker, tasks: Sequence[ShardTask]) -> Rows:
         labels += [label] * len(found)
     numbers = np.arange(len(images), dtype=np.int64)
     return Rows(images, np.array(labels, np.int64), maker.plan.classes, numbers, numbers, numbers, suffix=encode.SUFFIXES[maker.encoder])
+
+
+def expected(format: Format, maker: ShardMaker, tasks: Sequence[ShardTask], workers: int) -> dict[str, Any]:
+    """Return what the tasks will take, by a few tiles that are made in memory.
+
+    Args:
+        format: their format.
+        maker: makes their images.
+        tasks: at least one.
+        workers: that make them side by side.
+
+    Returns:
+        bytes (a tenth more than expected), objects (files), seconds without start-up, and "binds": which of sampling, encoding and writing
+        takes the largest share of a worker's time, with that share.
+    """
+    spent = dict.fromkeys(("sampling", "encoding", "writing"), 0.0)
+    tiles = [task.tiles[0] for task in tasks[:: max(1, len(tasks) // PROBED_TILES)][:PROBED_TILES]]
+    maker.painted(*tiles[0])
+    for label, first, wanted in tiles:
+        moments = [time.perf_counter()]
+        images = maker.painted(label, first, wanted).images
+        moments.append(time.perf_counter())
+        files = encode.encode(images, maker.encoder, maker.mark)
+        moments.append(time.perf_counter())
+        numbers = np.arange(wanted, dtype=np.int64)
+        rows = Rows(files, np.full(wanted, label), maker.plan.classes, numbers, numbers, numbers, suffix=encode.SUFFIXES[maker.encoder])
+        footprint(format, rows)
+        moments.append(time.perf_counter())
+        for name, seconds in zip(spent, np.diff(moments), strict=True):
+            spent[name] += float(seconds)
+    images = sum(wanted for task in tasks for _, _, wanted in task.tiles)
+    need, objects = forecast(format, maker, tasks)
+    binds = max(spent, key=lambda name: spent[name])
+    seconds = sum(spent.values()) / sum(wanted for _, _, wanted in tiles) * images / workers
+    return {"bytes": need, "objects": objects, "seconds": round(seconds, 1), "binds": f"{binds} ({100 * spent[binds] / sum(spent.values()):.0f} %)"}
 
 
 def footprint(format: Format, rows: Rows) -> tuple[int, int]:

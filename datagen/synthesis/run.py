@@ -176,6 +176,7 @@ def _planned(order: Order) -> dict[str, Any]:
         "device": origin.device,
         "workers": order.recipe.workers,
         **chosen,
+        "forecast": forecast.expected(order.format, order.maker(), order.share(), order.recipe.workers or 1) if order.share() else {},
     }
 
 
