@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-from datagen import storage
 from datagen.contracts import Format, Rows
 from datagen.errors import OutputError
 from datagen.formats import encode
+from datagen.places import Place
 from datagen.records import ShardTask
 from datagen.synthesis.worker import ShardMaker
 
@@ -22,10 +21,10 @@ DISK_BLOCK = 4096
 MARGIN = 1.1
 
 
-def require(out: Path, format: Format, maker: ShardMaker, tasks: Sequence[ShardTask]) -> None:
-    """Raise OutputError, with need and free, where the disk has too few bytes or inodes left for the tasks."""
+def require(out: Place, format: Format, maker: ShardMaker, tasks: Sequence[ShardTask]) -> None:
+    """Raise OutputError, with need and free, where the place has too few bytes or inodes left for the tasks."""
     need, files = forecast(format, maker, tasks)
-    free, inodes = storage.free_bytes(out)
+    free, inodes = out.free()
     if need > free:
         raise OutputError(f"needs {size(need)}, {size(free)} are free", where=out, hint="free some space, give another --out, or fewer images")
     if files > inodes:

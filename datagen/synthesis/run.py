@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datagen import machine, registry, storage
+from datagen import machine, places, registry
 from datagen import recipe as recipes
 from datagen.contracts import Format
 from datagen.errors import DatagenError, OutputError
 from datagen.formats import encode
+from datagen.places import Place
 from datagen.progress import Progress, span
 from datagen.reading.manifest import MANIFEST
 from datagen.records import SCHEMA, Recipe, ShardNote, ShardTask
@@ -31,7 +32,7 @@ GPU_WORKERS = 8
 class Order:
     """All that is fixed before the first image: where to, what from, which images, in which format."""
 
-    out: Path
+    out: Place
     origin: Origin
     plan: Plan
     recipe: Recipe
@@ -48,7 +49,7 @@ class Order:
 
     def maker(self) -> ShardMaker:
         """Return what makes a shard."""
-        return ShardMaker(str(self.out), self.origin, dataclasses.replace(self.plan), self.recipe.format, self.recipe.encoder, self.mark)
+        return ShardMaker(self.out, self.origin, dataclasses.replace(self.plan), self.recipe.format, self.recipe.encoder, self.mark)
 
     def written(self) -> dict[str, Any]:
         """Return the plan as it stands in plan.json; nothing in it tells one run of the same command from another."""
@@ -88,7 +89,7 @@ def synthesize(
 
     Args:
         run: the folder that `fit` wrote, its generator folder alone, or "rule:NAME".
-        out: folder of the shards; new, empty, or begun by the same call.
+        out: folder of the shards; new, empty, or begun by the same call. Or s3://BUCKET/PREFIX as text, where nothing is ever overwritten.
         recipe: settings; None takes defaults, the environment and `settings`.
         progress: where to say what is going on; None is quiet.
         dry_run: return the plan and touch nothing.
@@ -103,24 +104,23 @@ def synthesize(
     Raises:
         UsageError: a setting is wrong, missing, or contradicts what the folder was begun with.
         ArtefactError: the generator is damaged or too new, or its family's own file is not named or another one.
-        OutputError: the folder holds something else, is locked, or there is too little room.
+        OutputError: the folder holds something else, is locked, there is too little room, or the store refuses.
         ResourceError: a device is missing, or workers die.
         Stopped: by Ctrl-C or SIGTERM.
     """
     recipe = recipes.gather(None, [], **settings) if recipe is None else recipe.changed("flag", **settings) if settings else recipe
     progress = progress or Progress(quiet=True)
     progress.folder = None
-    order = _order(str(run), Path(out), recipe, progress)
+    order = _order(str(run), places.at(out), recipe, progress)
     _separate(str(run), order.out)
     if only is not None:
         return again.make(order.maker(), order.tasks(), only, order.out)
     commit.refuse_strangers(order.out)
     if dry_run:
         return _planned(order)
-    storage.make_folder(order.out)
-    with storage.lock(order.out):
+    with order.out.held():
         begun = commit.claim(order.out, order.written())
-        progress.folder = order.out
+        progress.folder = order.out.folder
         try:
             value = _produce(order, progress, begun)
         except DatagenError as error:
@@ -130,8 +130,9 @@ def synthesize(
     return value
 
 
-def _order(run: str, out: Path, recipe: Recipe, progress: Progress) -> Order:
+def _order(run: str, out: Place, recipe: Recipe, progress: Progress) -> Order:
     format: Format = registry.load("formats", recipe.format)()
+    commit.refuse_many(out, format)
     origin = look(run, recipe)
     explicit = recipe.origins.get("shard_images", "default") not in {"default", "plan"}
     counts = quota.counts(recipe, origin.classes, origin.real, progress)
@@ -140,11 +141,11 @@ def _order(run: str, out: Path, recipe: Recipe, progress: Progress) -> Order:
     return Order(out, origin, plan, recipe.planned(workers=max(1, min(most, plan.shards))), format)
 
 
-def _separate(run: str, out: Path) -> None:
+def _separate(run: str, out: Place) -> None:
     """Raise OutputError where the shards would be written into the folder that is read."""
-    if run.startswith(RULE):
+    if run.startswith(RULE) or out.folder is None:
         return
-    source, target = Path(run).resolve(), out.resolve()
+    source, target = Path(run).resolve(), out.folder.resolve()
     if target == source or source in target.parents:
         raise OutputError("lies inside the run that is read", where=out, hint="give a folder outside of it to --out")
 
@@ -184,16 +185,16 @@ def _say(order: Order, progress: Progress) -> None:
 
 def _produce(order: Order, progress: Progress, begun: bool) -> dict[str, Any]:
     started = time.monotonic()
-    storage.sweep(order.out)
+    order.out.sweep()
     tasks = order.tasks()
     notes = commit.kept(order.out, order.format, tasks) if begun else {}
     missing = [task for task in tasks if task.id not in notes]
     there = sum(note.accepted for note in notes.values())
-    whole = (order.out / MANIFEST).exists() and not missing
+    whole = order.out.read(MANIFEST) is not None and not missing
     if missing:
         _say(order, progress)
         if begun:
-            progress.say(f"continues: {len(notes):,} of {len(tasks):,} shards are there and whole")
+            progress.say(f"continues: {len(notes):,} of {len(tasks):,} shards are {order.out.trust}")
         maker = order.maker()
         acceptance.require(order.origin, [name for name, count in zip(order.plan.classes, order.plan.counts, strict=True) if count], order.plan.seed)
         forecast.require(order.out, order.format, maker, missing)
@@ -224,7 +225,7 @@ def _made(order: Order, maker: ShardMaker, missing: list[ShardTask], progress: P
         try:
             notes = list(engine.run(missing, maker, order.recipe))
         except BaseException:
-            storage.sweep(order.out)
+            order.out.sweep()
             raise
     progress.say(f"{done:,} images in {span(time.monotonic() - began)}")
     return notes
