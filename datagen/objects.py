@@ -70,6 +70,7 @@ class Store:
 
     folder: Path | None = None
     many = False
+    abreast = 16
     replaces = False
     trust = "there, as the store states (describe --verify reads every byte)"
 
@@ -93,7 +94,7 @@ class Store:
             except ImportError as error:
                 raise ResourceError(f"needs a package that is missing ({error.name or error})", where=self, hint="pip install 'datagen[s3]'") from error
             endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-            made = fsspec.filesystem("s3", endpoint_url=endpoint, config_kwargs=TIMEOUTS)
+            made = fsspec.filesystem("s3", endpoint_url=endpoint, config_kwargs=TIMEOUTS, max_concurrency=1)
             made.retries = 1
             self._system = (os.getpid(), made)
         return self._system[1]
@@ -150,7 +151,7 @@ class Store:
     def _get(self, name: str, first: int | None = None, end: int | None = None) -> bytes | None:
         key = self._key(name)
         path = f"{key['Bucket']}/{key['Key']}"
-        return self._asked("get", name, lambda: self._client().cat_file(path, start=first, end=end, max_concurrency=1))
+        return self._asked("get", name, lambda: self._client().cat_file(path, start=first, end=end))
 
     def _put(self, name: str, content: bytes, sha256: str, writer: str) -> None:
         stated = {HASH: sha256, WRITER: writer}

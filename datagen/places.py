@@ -18,6 +18,8 @@ class Place(Protocol):
 
     folder: Path | None
     """the local folder, None where there is none"""
+    abreast: int
+    """how many files are worth asking for at once"""
     many: bool
     """whether it takes a file an image"""
     replaces: bool
@@ -68,6 +70,7 @@ class Place(Protocol):
 class Folder:
     """A local folder as a Place."""
 
+    abreast = 1
     many = True
     replaces = True
     trust = "there and whole"

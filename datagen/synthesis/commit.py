@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
@@ -86,18 +87,19 @@ def _short(value: Any) -> str:
 
 def kept(out: Place, format: Format, tasks: Sequence[ShardTask]) -> dict[int, ShardNote]:
     """Return the notes of the shards that are there, by task id; every byte of them is read, or where the place vouches for them, none."""
-    found = {}
-    for task in tasks:
+
+    def look(task: ShardTask) -> ShardNote | None:
         try:
             note = read_note(out, task.id)
         except ArtefactError:
-            note = None
+            return None
         if note is None or (note.id, note.file) != (task.id, task.file):
-            continue
+            return None
         whole = out.states(note.file, note.bytes, note.sha256)
-        if whole or (whole is None and not damage(out, format, note)):
-            found[task.id] = note
-    return found
+        return note if whole or (whole is None and not damage(out, format, note)) else None
+
+    with ThreadPoolExecutor(out.abreast) as pool:
+        return {note.id: note for note in pool.map(look, tasks) if note is not None}
 
 
 def commit(out: Place, format: Format, task: ShardTask, rows: Rows) -> ShardNote:
