@@ -55,7 +55,8 @@ def client(port: int) -> Any:
 def objects(port: int, prefix: str) -> dict[str, bytes]:
     """Return the bytes of every object below a prefix, read past the proxy."""
     with contextlib.closing(client(port)) as store:
-        keys = [each["Key"] for page in store.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix + "/") for each in page.get("Contents", [])]
+        pages = store.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix + "/")
+        keys = [each["Key"] for page in pages for each in page.get("Contents", [])]
         return {key.removeprefix(prefix + "/"): store.get_object(Bucket=BUCKET, Key=key)["Body"].read() for key in keys}
 
 
@@ -65,10 +66,11 @@ class Proxy:
     Attributes:
         port: where it listens.
         requests: method and path of every request.
+        strip: header that the server does not get to see, as if it did not know it.
     """
 
     def __init__(self, behind: int) -> None:
-        self.behind = behind
+        self.behind, self.strip = behind, ""
         self.requests: list[tuple[str, str]] = []
         self._lock = threading.Lock()
         self.reset()
@@ -136,7 +138,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _pass
 
     def _forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        headers = {key: value for key, value in self.headers.items() if key.lower() not in {"expect", "connection"}}
+        headers = {key: value for key, value in self.headers.items() if key.lower() not in {"expect", "connection", self.owner.strip}}
         with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.owner.behind, timeout=30)) as connection:
             connection.request(self.command, self.path, body, headers)
             answer = connection.getresponse()
