@@ -22,8 +22,10 @@ from datagen import objects as module
 from datagen import storage
 from datagen.cli.app import run as command_line
 from datagen.errors import ArtefactError, DatagenError, OutputError, ResourceError, UsageError
+from datagen.evaluation.inputs import Asked
 from datagen.progress import Progress
 from datagen.reading import remote
+from datagen.reading.shards import load
 from datagen.reading.verify import verify
 from datagen.synthesis.export import export
 from datagen.synthesis.run import synthesize
@@ -299,7 +301,9 @@ def test_a_set_goes_to_a_store_and_back(tmp_path: Path, behind: int, proxy: Prox
     assert objects(behind, prefix(out)) == synthetic.tree(tmp_path / "tars")
     export(out, tmp_path / "back", format="parquet")
     assert synthetic.tree(tmp_path / "back") == synthetic.tree(tmp_path / "golden")
-    assert datagen.describe(out, verify=True)["images"] == 6
+    assert datagen.describe(out, verify=True, preview=tmp_path / "seen.png")["images"] == 6
+    assert load(out).images.shape == (6, 8, 8, 3)
+    assert Asked((out,)).written()["shards"] == {out: hashlib.sha256(objects(behind, prefix(out))["manifest.json"]).hexdigest()}
 
 
 def test_a_reader_survives_what_a_store_does(tmp_path: Path, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
