@@ -174,7 +174,14 @@ def test_what_is_there_already_is_left_as_it_is(tmp_path: Path, behind: int, pro
         small(rule, tmp_path / "golden")
         store.put_object(Bucket=BUCKET, Key=f"{prefix(out)}/{shard}", Body=synthetic.tree(tmp_path / "golden")[shard])
     assert small(rule, out)["continued"], "equal bytes count as ours, whoever put them there"
-    assert objects(behind, prefix(out)) == synthetic.tree(tmp_path / "golden")
+    golden = synthetic.tree(tmp_path / "golden")
+    assert objects(behind, prefix(out)) == golden
+    other = golden[shard][:-1] + b"?"
+    with closing(client(behind)) as store:
+        store.delete_object(Bucket=BUCKET, Key=f"{prefix(out)}/manifest.json")
+        store.put_object(Bucket=BUCKET, Key=f"{prefix(out)}/{shard}", Body=other, Metadata=stated(other))
+    refused(OutputError, f"{shard}: is there already with other bytes", rule, out)
+    assert objects(behind, prefix(out)) == {name: content for name, content in golden.items() if name != "manifest.json"} | {shard: other}
 
 
 def test_two_writers_of_one_set(tmp_path: Path, behind: int, proxy: Proxy) -> None:
