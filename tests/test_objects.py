@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import random
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -191,6 +194,27 @@ def test_two_writers_of_one_set(tmp_path: Path, behind: int, proxy: Proxy) -> No
     assert [value["images"] for value in values] == [350, 350]
     small(rule, tmp_path / "golden", per_class=70, shard_images=64)
     assert objects(behind, prefix(out)) == synthetic.tree(tmp_path / "golden")
+
+
+@pytest.mark.slow
+def test_kills_at_random_times(tmp_path: Path, behind: int, proxy: Proxy) -> None:
+    rule, rng = synthetic.rule(tmp_path), random.Random(3)
+    code = "import sys; from datagen.synthesis.run import synthesize; synthesize(*sys.argv[1:], per_class=70, shard_images=64, workers=1)"
+    small(rule, tmp_path / "golden", per_class=70, shard_images=64)
+    cut = 0
+    for number in range(12):
+        out = f"{url(tmp_path)}-{number}"
+        process = subprocess.Popen([sys.executable, "-c", code, rule, out], env={**os.environ, "RULE_SLEEP": "0.002"})
+        proxy.reset()
+        until, wanted = time.monotonic() + 60, rng.randrange(1, 16)
+        while len(proxy.requests) < wanted and time.monotonic() < until and process.poll() is None:
+            time.sleep(0.002)
+        process.kill()
+        process.wait()
+        cut += "manifest.json" not in objects(behind, prefix(out))
+        small(rule, out, per_class=70, shard_images=64)
+        assert objects(behind, prefix(out)) == synthetic.tree(tmp_path / "golden")
+    assert cut > 6
 
 
 def test_refusals(tmp_path: Path, behind: int, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
