@@ -171,7 +171,7 @@ class Format(Protocol):
 class Engine(Protocol):
     """A way to run shard tasks."""
 
-    def place(self) -> tuple[int, int]:
+    def rank(self) -> tuple[int, int]:
         """Return which of several processes that share one folder this is, from 0, and how many there are; (0, 1) alone."""
 
     def run(self, tasks: Sequence[ShardTask], make: Callable[[ShardTask], Any], recipe: Recipe) -> Iterator[Any]:

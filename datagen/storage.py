@@ -19,6 +19,8 @@ from datagen.errors import ArtefactError, DatagenError, OutputError
 TEMPORARY = ".tmp-"
 SEAL = "seal"
 SYNCS = 16
+URLS = {f"{scheme}:" for scheme in ("s3", "s3a", "gs", "gcs", "az", "abfs", "hf", "memory", "file", "http", "https")}
+"""first part of the path that a URL becomes when it is taken for one"""
 hook: Callable[[str, str], None] | None = None
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NO_LINK = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.ENOSYS}
@@ -46,6 +48,8 @@ def make_folder(path: str | Path) -> Path:
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise OutputError("is a file, a folder is needed", where=path, hint="give another --out")
+    if path.parts and path.parts[0] in URLS:
+        raise OutputError("is a URL, a folder is needed", where=path, hint="synthesize, export and ShardDataset take s3://BUCKET/PREFIX, as text")
     with reporting(path):
         if not path.is_dir():
             _before("mkdir", path)
@@ -73,7 +77,8 @@ def hash_file(path: str | Path) -> str:
 
 
 @contextlib.contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
+def scratch(path: Path) -> Iterator[Path]:
+    """Yield a new name beside `path` for what is to get that name or to be thrown away; it is deleted after the block."""
     temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
     try:
         yield temporary
@@ -114,7 +119,7 @@ def create(path: str | Path, content: bytes | Callable[[Any], None], *, again: b
         OutputError: when the file exists or cannot be written.
     """
     path = Path(path)
-    with reporting(path), _temporary(path) as temporary:
+    with reporting(path), scratch(path) as temporary:
         size, sha = _write_synced(temporary, _writer(content))
         if not (again and _settled(temporary, path, sha)):
             _link(temporary, path)
@@ -146,7 +151,7 @@ def create_all(root: str | Path, files: Iterable[tuple[str, bytes]]) -> int:
 
 
 def _create_unsynced(path: Path, content: bytes) -> None:
-    with _temporary(path) as temporary:
+    with scratch(path) as temporary:
         sha = _write_synced(temporary, _writer(content))[1]
         if not _settled(temporary, path, sha):
             _link(temporary, path)
@@ -206,7 +211,7 @@ def _link(temporary: Path, path: Path) -> None:
 def replace(path: str | Path, content: bytes | Callable[[Any], None]) -> tuple[int, str]:
     """Write a file in one step over an older one of ours, so that a reader sees the old or the new one; returns as `create`."""
     path = Path(path)
-    with reporting(path), _temporary(path) as temporary:
+    with reporting(path), scratch(path) as temporary:
         size, sha = _write_synced(temporary, _writer(content))
         _before("rename", path)
         os.replace(temporary, path)
@@ -263,10 +268,15 @@ def seal(value: Mapping[str, Any]) -> bytes:
 
 def read_sealed(path: str | Path, *, limit: int = 1 << 30) -> dict[str, Any]:
     """Read a mapping that `seal` wrote; returns it without the seal, raises as `read_json` and where a byte was changed."""
-    value = read_json(path, limit=limit)
-    if isinstance(value, dict) and isinstance(value.pop(SEAL, None), str) and Path(path).read_bytes() == seal(value):
+    return unseal(_read(path, limit), path)
+
+
+def unseal(content: bytes, where: object) -> dict[str, Any]:
+    """Return the mapping in bytes that `seal` made; ArtefactError, naming the file `where`, when they are no JSON or a byte was changed."""
+    value = _parsed(content, where)
+    if isinstance(value, dict) and isinstance(value.pop(SEAL, None), str) and content == seal(value):
         return value
-    raise ArtefactError("is damaged: its bytes and its own checksum disagree", where=path, hint="copy it again or make it anew")
+    raise ArtefactError("is damaged: its bytes and its own checksum disagree", where=where, hint="copy it again or make it anew")
 
 
 def read_json(path: str | Path, *, limit: int = 1 << 30) -> Any:
@@ -275,14 +285,25 @@ def read_json(path: str | Path, *, limit: int = 1 << 30) -> Any:
     Raises:
         ArtefactError: when it is missing, larger than `limit` bytes, or not JSON.
     """
+    return _parsed(_read(path, limit), path)
+
+
+def _read(path: str | Path, limit: int) -> bytes:
     try:
         if os.path.getsize(path) > limit:
             raise ArtefactError(f"is larger than {limit:,} bytes", where=path)
-        return json.loads(Path(path).read_bytes())
+        return Path(path).read_bytes()
     except FileNotFoundError as error:
         raise ArtefactError("is missing", where=path, hint="is this the right folder?") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise ArtefactError("cannot be read as JSON", where=path, hint="the file is damaged; make it anew") from error
+    except (OSError, ValueError) as error:
+        raise ArtefactError("cannot be read", where=path, hint="the file is damaged; make it anew") from error
+
+
+def _parsed(content: bytes, where: object) -> Any:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ArtefactError("cannot be read as JSON", where=where, hint="the file is damaged; make it anew") from error
 
 
 @contextlib.contextmanager
@@ -311,6 +332,35 @@ def lock(folder: str | Path, name: str = ".lock", wait: float = 0) -> Iterator[N
         yield
     finally:
         held.release()
+
+
+@contextlib.contextmanager
+def turn(path: str | Path) -> Iterator[None]:
+    """Wait until no other process is within a block under the same lock file, then hold it; a killed process lets go by itself."""
+    from filelock import FileLock
+
+    with reporting(path):
+        _before("lock", path)
+        held = FileLock(path)
+        held.acquire()
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def fill(path: str | Path, pieces: Iterable[bytes]) -> None:
+    """Write a new file piece by piece, not synced: for what is thrown away soon; OutputError where it exists or cannot be written."""
+    with reporting(path):
+        _before("open", path)
+        with open(path, "xb") as file:
+            file.writelines(pieces)
+
+
+def used(path: str | Path) -> None:
+    """Mark a file of ours as just used, by its time of change; quiet where it has gone."""
+    with contextlib.suppress(OSError):
+        os.utime(path)
 
 
 def sweep(folder: str | Path) -> int:

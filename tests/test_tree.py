@@ -159,6 +159,7 @@ WRITERS |= {"NamedTemporaryFile", "TemporaryDirectory", "TemporaryFile", "mkfifo
 OS_WRITERS = {"os.replace", "os.remove", "os.link", "os.symlink", "os.write", "shutil.copy"}
 MAY_WRITE = {
     "datagen/storage.py": "all writes",
+    "datagen/objects.py": "all writes to object stores",
     "datagen/sources/cache.py": "the pixel cache's memory map",
 }
 

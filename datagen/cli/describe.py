@@ -14,6 +14,7 @@ from datagen import storage
 from datagen.cli.options import Asked, Outcome, Verb
 from datagen.cli.show import quoted, rows
 from datagen.errors import ArtefactError, InputError, UsageError, printable
+from datagen.places import is_url
 from datagen.progress import Progress
 from datagen.records import READ, Recipe
 
@@ -25,7 +26,12 @@ NEXT = {
 
 
 def kind_of(path: str | Path) -> str:
-    """Return what lies at a path: "run", "shards" or "folder" (any other folder, CSV or Parquet); InputError where nothing does."""
+    """Return what lies at a path: "run", "shards" or "folder" (any other folder, CSV or Parquet); InputError where nothing does.
+
+    At a URL only shards are known.
+    """
+    if is_url(path):
+        return "shards"
     place = Path(path)
     if not place.exists():
         raise InputError("does not exist", where=path, hint="give the folder of a run, of shards, or of labelled images")
@@ -48,7 +54,7 @@ def describe(
     """Return what lies at a path as JSON values.
 
     Args:
-        path: folder of a run, of shards, or labelled images (folder, CSV, Parquet).
+        path: folder of a run, of shards (also s3://BUCKET/PREFIX), or labelled images (folder, CSV, Parquet).
         verify: read every file of shards or of a generator anew and compare it with what was written down.
         preview: name of a PNG file to write, rows of images by class.
         page: of a labelled folder: name of an HTML file to write, with thumbnails of what looks odd: doubtful labels, near-duplicates,
@@ -68,11 +74,12 @@ def describe(
         raise UsageError("is for labelled folders", where="--page", hint=f"{path} holds a run or shards: --preview FILE.png shows their images")
     recipe = Recipe(**settings)
     readers: dict[str, Callable[..., dict[str, Any]]] = {"run": _run, "shards": _shards, "folder": partial(_folder, page=page)}
-    value = {"kind": kind, "path": str(path)} | readers[kind](Path(path), recipe, verify, progress)
+    where = path if is_url(path) else Path(path)
+    value = {"kind": kind, "path": str(path)} | readers[kind](where, recipe, verify, progress)
     if preview is not None:
         from datagen.cli.preview import write
 
-        value["preview"] = str(write(Path(path), kind, Path(preview), recipe))
+        value["preview"] = str(write(where, kind, Path(preview), recipe))
     return value
 
 
@@ -91,7 +98,7 @@ def _run(path: Path, recipe: Recipe, verify: bool, progress: Progress) -> dict[s
     return {"finished": True, **shown, "classes": images, **more, "generator": digest, "verified": verify}
 
 
-def _shards(path: Path, recipe: Recipe, verify: bool, progress: Progress) -> dict[str, Any]:
+def _shards(path: str | Path, recipe: Recipe, verify: bool, progress: Progress) -> dict[str, Any]:
     from datagen.reading.manifest import open_set
     from datagen.reading.verify import verify as problems_of
 

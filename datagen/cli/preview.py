@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 CLASSES, EACH = 20, 8
 
 
-def write(path: Path, kind: str, target: Path, recipe: Recipe) -> Path:
+def write(path: str | Path, kind: str, target: Path, recipe: Recipe) -> Path:
     """Write a PNG file of at most 20 classes (rows) and 8 images each (columns) and return its name.
 
     Args:
@@ -32,14 +32,14 @@ def write(path: Path, kind: str, target: Path, recipe: Recipe) -> Path:
     if target.suffix.lower() != ".png":
         raise UsageError("is not the name of a PNG file", where=target, hint="--preview FILE.png")
     if kind == "run":
-        grids = sorted((path / "samples").glob("*.png"))
+        grids = sorted((Path(path) / "samples").glob("*.png"))
         if not grids:
             raise ArtefactError("has no sample grid", where=path, hint="synthesize some shards and preview those")
         content = grids[-1].read_bytes()
     else:
         from datagen.training.watch import picture
 
-        content = picture(_of_shards(path) if kind == "shards" else _of_folder(path, recipe))
+        content = picture(_of_shards(path) if kind == "shards" else _of_folder(Path(path), recipe))
     storage.make_folder(target.parent)
     storage.create(target, content)
     return target
@@ -56,7 +56,7 @@ def _grid(found: dict[int, list[np.ndarray]]) -> np.ndarray:
     return np.stack([np.stack((images + [blank] * EACH)[:EACH]) for _, images in sorted(found.items())])
 
 
-def _of_shards(path: Path) -> np.ndarray:
+def _of_shards(path: str | Path) -> np.ndarray:
     import io
 
     import numpy as np
@@ -68,11 +68,12 @@ def _of_shards(path: Path) -> np.ndarray:
     wanted = set(_chosen(opened.classes))
     found: dict[int, list[np.ndarray]] = defaultdict(list)
     for note in opened.notes:
-        for rows in opened.format.read(opened.root / note.file):
-            for image, label in zip(rows.images, rows.labels.tolist(), strict=True):
-                if label in wanted and len(found[label]) < EACH:
-                    pixels = np.asarray(Image.open(io.BytesIO(image)))
-                    found[label].append(pixels if pixels.ndim == 3 else pixels[..., None])
+        with opened.place.fetched(note.file) as file:
+            chosen = [(image, label) for rows in opened.format.read(file) for image, label in zip(rows.images, rows.labels.tolist(), strict=True)]
+        for image, label in chosen:
+            if label in wanted and len(found[label]) < EACH:
+                pixels = np.asarray(Image.open(io.BytesIO(image)))
+                found[label].append(pixels if pixels.ndim == 3 else pixels[..., None])
         if all(len(found[label]) == EACH for label in wanted):
             break
     if not found:

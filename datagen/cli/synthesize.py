@@ -14,7 +14,7 @@ from datagen.records import ANY, MAKE
 def run(
     asked: Asked,
     source: Annotated[str, typer.Argument(metavar="RUN", help="folder that fit made, its generator/ alone, or rule:NAME")],
-    out: Annotated[str, typer.Option("--out", metavar="SHARDS", help="folder of the shards")] = "shards",
+    out: Annotated[str, typer.Option("--out", metavar="SHARDS", help="folder of the shards, or s3://BUCKET/PREFIX")] = "shards",
     family: Annotated[str | None, typer.Option("--family", metavar="FILE.py:Class", help="your copy of the file, where RUN's family is from one")] = None,
     only: Annotated[str | None, typer.Option("--only", metavar="SHARD:ROW", help="make this image of the same order again, alone, into --out")] = None,
 ) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from datagen import seeds, storage
-from datagen.errors import InputError, SafetyError, UsageError
+from datagen.errors import InputError, ResourceError, SafetyError, UsageError
 from datagen.evaluation import choose, statistics
 from datagen.evaluation.arms import Labelled
+from datagen.places import at, is_url
 from datagen.progress import Progress
 from datagen.reading.shards import Loaded, load
 from datagen.records import Dataset, Recipe
@@ -46,8 +48,8 @@ class Asked:
         value: dict[str, Any] = {k: str(Path(v).absolute()) if v else None for k, v in vars(self).items() if k != "shards"}
         data = Path(self.run) / "data.json" if self.run else None
         value |= {"data": storage.hash_file(data) if data is not None and data.is_file() else None}
-        manifests = {str(Path(path).absolute()): Path(path) / MANIFEST for path in self.shards}
-        return value | {"shards": {path: storage.hash_file(file) if file.is_file() else None for path, file in manifests.items()}}
+        manifests = {path if is_url(path) else str(Path(path).absolute()): at(path, ResourceError).read(MANIFEST) for path in self.shards}
+        return value | {"shards": {path: hashlib.sha256(content).hexdigest() if content else None for path, content in manifests.items()}}
 
     def named(self) -> dict[str, str]:
         """Return the sets' paths by a short name each: the folder's, with a number where several have the same."""

@@ -15,7 +15,9 @@ from datagen import machine, seeds, storage
 from datagen.errors import ArtefactError, InputError
 from datagen.formats.folder import Folder
 from datagen.formats.names import class_folders
+from datagen.places import is_url
 from datagen.reading.manifest import ShardSet, is_set, open_set
+from datagen.reading.remote import CACHE_BYTES, Remote
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
 IMAGES, INDEX = "images.bin", "index.bin"
@@ -32,6 +34,7 @@ class Located:
         files: bytes [F], names of files.
         places: int64 [N, 3]: index into `files`, offset and length in bytes (-1: the whole file).
         hashes: uint8 [N, 32] SHA-256 of each image, or None where it was checked before or is not known.
+        shards: of the set, 1 for a folder.
     """
 
     root: str
@@ -40,6 +43,14 @@ class Located:
     files: np.ndarray
     places: np.ndarray
     hashes: np.ndarray | None = None
+    shards: int = 1
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def label(self, row: int) -> int:
+        """Return the class of an image."""
+        return int(self.labels[row])
 
     def name(self, row: int) -> str:
         """Return the path of the file that holds an image."""
@@ -62,23 +73,30 @@ class Located:
         return content
 
 
-def locate(path: str | Path, *, allow_partial: bool = False) -> Located:
+Found = Located | Remote
+"""labelled images by place, on this machine or on an object store"""
+
+
+def locate(path: str | Path, *, allow_partial: bool = False, cache_bytes: int = CACHE_BYTES) -> Found:
     """Find the images of a set of shards in any format, or of a folder with a folder a class.
 
     Args:
-        path: the set or the folder; a train/ or data/train/ inside is taken.
+        path: the set, also by URL, or the folder; a train/ or data/train/ inside is taken.
         allow_partial: take what is committed of an unfinished set.
+        cache_bytes: kept on this machine of sets on object stores.
 
     Raises:
         ArtefactError: the set is damaged or not finished.
         InputError: there is no such folder, or no folder with images in it.
     """
+    if is_url(path):
+        return Remote(open_set(path, allow_partial=allow_partial), cache_bytes)
     if not Path(path).is_dir():
         raise InputError("is no folder", where=path, hint="give a folder of shards, or one with a folder a class")
     if not is_set(path):
         return _class_folders(Path(path))
     found = open_set(path, allow_partial=allow_partial)
-    return _listed(found) if isinstance(found.format, Folder) else _packed(found)
+    return _listed(found, Path(path)) if isinstance(found.format, Folder) else _packed(found, Path(path))
 
 
 def _class_folders(path: Path) -> Located:
@@ -102,40 +120,40 @@ def _images(root: Path, folder: Path) -> Iterator[str]:
                 yield os.path.relpath(os.path.join(inner, name), root)
 
 
-def _whole_files(root: Path, classes: tuple[str, ...], names: list[str], labels: np.ndarray, hashes: np.ndarray | None) -> Located:
+def _whole_files(root: Path, classes: tuple[str, ...], names: list[str], labels: np.ndarray, hashes: np.ndarray | None, shards: int = 1) -> Located:
     places = np.full((len(names), 3), -1, np.int64)
     places[:, 0], places[:, 1] = np.arange(len(names)), 0
-    return Located(str(root), classes, labels, np.array([os.fsencode(name) for name in names], dtype=np.bytes_), places, hashes)
+    return Located(str(root), classes, labels, np.array([os.fsencode(name) for name in names], dtype=np.bytes_), places, hashes, shards)
 
 
-def _listed(found: ShardSet) -> Located:
+def _listed(found: ShardSet, root: Path) -> Located:
     folders = {name: label for label, name in enumerate(class_folders(found.classes))}
     names: list[str] = []
     hashes: list[str] = []
     for note in found.notes:
-        if storage.hash_file(found.root / note.file) != note.sha256:
-            raise ArtefactError("is damaged: its SHA-256 differs from the manifest's", where=found.root / note.file)
-        for name, sha256 in found.format.listed(found.root / note.file):
+        if storage.hash_file(root / note.file) != note.sha256:
+            raise ArtefactError("is damaged: its SHA-256 differs from the manifest's", where=root / note.file)
+        for name, sha256 in found.format.listed(root / note.file):
             names.append(name)
             hashes.append(sha256)
     labels = np.array([folders[name.split("/")[-2]] for name in names], np.int64)
     raw = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(-1, 32)
-    return _whole_files(found.root, found.classes, names, labels, raw)
+    return _whole_files(root, found.classes, names, labels, raw, len(found.notes))
 
 
-def _packed(found: ShardSet) -> Located:
+def _packed(found: ShardSet, root: Path) -> Located:
     """Unpack the images of one-file shards, once, into one file below the cache folder that every process reads in place."""
     key = seeds.digest("pack", *(note.sha256 for note in found.notes)).hex()[:32]
     folder = machine.cache_folder() / "shards" / key
     index = _index(folder, found.images)
     if index is None:
-        _pack(found, folder)
+        _pack(found, root, folder)
         index = _index(folder, found.images)
     if index is None:
-        raise ArtefactError("holds other numbers of images than its notes say", where=found.root)
+        raise ArtefactError("holds other numbers of images than its notes say", where=root)
     lengths = np.diff(index[:, 1])
     places = np.stack([np.zeros(len(lengths), np.int64), index[:-1, 1], lengths], axis=1)
-    return Located(str(folder), found.classes, index[:-1, 0].copy(), np.array([IMAGES.encode()]), places)
+    return Located(str(folder), found.classes, index[:-1, 0].copy(), np.array([IMAGES.encode()]), places, shards=len(found.notes))
 
 
 def _index(folder: Path, images: int) -> np.ndarray | None:
@@ -149,14 +167,14 @@ def _index(folder: Path, images: int) -> np.ndarray | None:
     return index if whole else None
 
 
-def _pack(found: ShardSet, folder: Path) -> None:
+def _pack(found: ShardSet, root: Path, folder: Path) -> None:
     rows: list[np.ndarray] = []
     position = 0
 
     def write(file: Any) -> None:
         nonlocal position
         for note in found.notes:
-            path = found.root / note.file
+            path = root / note.file
             if not path.is_file() or storage.hash_file(path) != note.sha256:
                 raise ArtefactError("is missing or damaged: its SHA-256 differs", where=path, hint="give its synthesize command again")
             for part in found.format.read(path):
@@ -170,5 +188,5 @@ def _pack(found: ShardSet, folder: Path) -> None:
     rows.append(np.array([[-1, position]], np.int64))
     labels = np.concatenate(rows)
     if labels[:-1, 0].max(initial=0) >= len(found.classes):
-        raise ArtefactError("has labels that are no class", where=found.root)
+        raise ArtefactError("has labels that are no class", where=root)
     storage.create(folder / INDEX, labels.astype(np.int64).tobytes(), again=True)

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import datagen
-from datagen import registry, storage
+from datagen import places, registry, storage
 from datagen.contracts import Format
-from datagen.errors import ArtefactError, DatagenError
+from datagen.errors import ArtefactError, DatagenError, ResourceError
 from datagen.formats.folder import plain
+from datagen.places import Place
 from datagen.records import SCHEMA, ShardNote
 
 MANIFEST = "manifest.json"
@@ -34,13 +35,13 @@ class ShardSet:
     """A set of shards as it was when it was opened.
 
     Attributes:
-        root: its folder.
+        place: where it is.
         plan: what was asked for; classes, format and encoder among it.
         notes: of the committed shards, in order.
         manifest: None while the set is not finished.
     """
 
-    root: Path
+    place: Place
     plan: Mapping[str, Any]
     notes: tuple[ShardNote, ...]
     manifest: Mapping[str, Any] | None
@@ -63,44 +64,48 @@ class ShardSet:
 
 
 def is_set(path: str | Path) -> bool:
-    """Whether a folder is a set of shards, finished or not."""
-    return (Path(path) / MANIFEST).exists() or (Path(path) / PLAN).exists()
+    """Whether a folder or URL is a set of shards, finished or not; ResourceError where a store cannot be reached."""
+    place = places.at(path, ResourceError)
+    if place.folder is not None:
+        return (place.folder / MANIFEST).exists() or (place.folder / PLAN).exists()
+    return place.read(MANIFEST) is not None or place.read(PLAN) is not None
 
 
 def open_set(path: str | Path, *, allow_partial: bool = False) -> ShardSet:
     """Open a set of shards.
 
     Args:
-        path: its folder.
+        path: its folder or URL.
         allow_partial: take the shards committed so far where the set is not finished.
 
     Raises:
         ArtefactError: no set, damaged, made by a newer datagen, or not finished.
+        ResourceError: an object store cannot be reached or refuses.
     """
-    root = Path(path)
-    if (root / MANIFEST).exists():
-        manifest = checked(storage.read_sealed(root / MANIFEST), root / MANIFEST)
-        notes = tuple(parse_note(note, root / MANIFEST) for note in _list(manifest, "shards", root))
-        return ShardSet(root, manifest, notes, manifest)
-    if not (root / PLAN).exists():
+    place = places.at(path, ResourceError)
+    if (content := place.read(MANIFEST)) is not None:
+        where = place.where(MANIFEST)
+        manifest = checked(storage.unseal(content, where), where)
+        return ShardSet(place, manifest, tuple(parse_note(note, where) for note in _list(manifest, "shards", where)), manifest)
+    if (content := place.read(PLAN)) is None:
         raise ArtefactError("is no set of shards: it has no manifest.json", where=path, hint="give the folder that synthesize wrote")
-    plan = checked(storage.read_sealed(root / PLAN), root / PLAN)
-    found = [root / note_name(id) for id in range(int(plan["shards"]))]
-    notes = tuple(read_note(file) for file in found if file.exists())
+    plan = checked(storage.unseal(content, place.where(PLAN)), place.where(PLAN))
+    found = [read_note(place, id) for id in range(int(plan["shards"]))]
+    notes = tuple(note for note in found if note is not None)
     if not allow_partial:
         raise ArtefactError(
             f"is not finished: {len(notes)} of {len(found)} shards are there", where=path, hint="give its synthesize command again, or allow_partial=True"
         )
-    return ShardSet(root, plan, notes, None)
+    return ShardSet(place, plan, notes, None)
 
 
-def _list(value: Mapping[str, Any], key: str, root: Path) -> list[Any]:
+def _list(value: Mapping[str, Any], key: str, where: str) -> list[Any]:
     if not isinstance(value.get(key), list):
-        raise ArtefactError(f"has no list {key!r}", where=root / MANIFEST)
+        raise ArtefactError(f"has no list {key!r}", where=where)
     return list(value[key])
 
 
-def checked(value: dict[str, Any], where: Path) -> dict[str, Any]:
+def checked(value: dict[str, Any], where: str) -> dict[str, Any]:
     """Return a plan or manifest that this version can read.
 
     Raises:
@@ -119,12 +124,13 @@ def checked(value: dict[str, Any], where: Path) -> dict[str, Any]:
     return value
 
 
-def read_note(path: Path) -> ShardNote:
-    """Read one note; ArtefactError where it is damaged."""
-    return parse_note(storage.read_sealed(path), path)
+def read_note(place: Place, id: int) -> ShardNote | None:
+    """Read the note of shard `id`, None where there is none; ArtefactError where it is damaged."""
+    content, where = place.read(note_name(id)), place.where(note_name(id))
+    return None if content is None else parse_note(storage.unseal(content, where), where)
 
 
-def parse_note(value: Any, where: Path) -> ShardNote:
+def parse_note(value: Any, where: str) -> ShardNote:
     """Return the note in a JSON value; ArtefactError where it is none or names a file outside its set."""
     try:
         note = ShardNote(**value)

@@ -21,8 +21,9 @@ from datagen.formats import encode
 from datagen.formats.folder import Folder, image_names
 from datagen.reading.located import locate
 from datagen.reading.manifest import ShardSet, is_set, open_set
+from datagen.reading.remote import CACHE_BYTES
 from datagen.reading.turns import Turns
-from datagen.reading.verify import damage, verify
+from datagen.reading.verify import verify, whole
 
 __all__ = ["Loaded", "ShardDataset", "decoded", "load", "picture", "verify"]
 
@@ -63,16 +64,19 @@ class ShardDataset(Dataset[Any]):
     No file stays open, so worker processes may be forked or spawned.
 
     Args:
-        path: folder of shards, or labelled folder.
+        path: folder of shards, s3://BUCKET/PREFIX of shards, or labelled folder.
         transform: called with the Pillow image.
         allow_partial: take the shards committed so far of an unfinished set, fixed at opening.
         rotate: an epoch is a part of the set, other images each time (`set_epoch(n)`), all before any again. They come shuffled: load
             them in order. `state_dict(seen=n)` and `load_state_dict` go on within an epoch.
         per_epoch: images of such an epoch, one shard's by default.
         seed: of the order of `rotate`.
+        cache_bytes: of a URL: shards are fetched when they are wanted and kept below the cache folder ($DATAGEN_CACHE), all sets together up to
+            so many bytes; the one used longest ago goes first. Of a larger set load the images in order: shuffled, shards come again and again.
 
     Raises:
         ArtefactError: the set is damaged, or unfinished without `allow_partial`.
+        ResourceError: an object store cannot be reached or refuses, or its package is missing.
         InputError: no images are there.
         UsageError: `per_epoch` without `rotate`, or below 1.
     """
@@ -86,20 +90,27 @@ class ShardDataset(Dataset[Any]):
         rotate: bool = False,
         per_epoch: int | None = None,
         seed: int = 0,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self.path, self.transform = str(path), transform
-        self._located = locate(path, allow_partial=allow_partial)
+        self._located = locate(path, allow_partial=allow_partial, cache_bytes=cache_bytes)
         self.classes: tuple[str, ...] = self._located.classes
-        self.labels: np.ndarray = self._located.labels
         if per_epoch is not None and not (rotate and per_epoch >= 1):
             raise UsageError(f"{per_epoch} images an epoch", where="per_epoch", hint="a number from 1, with rotate=True")
-        plan = open_set(path, allow_partial=allow_partial) if is_set(path) else None
-        shards = len(plan.notes) if plan else 1
-        self._head = encode.png_head(_shape(plan), str(plan.plan.get("mark", ""))) if plan else b""
-        self._turns = Turns(len(self.labels), per_epoch or -(-len(self.labels) // max(1, shards)), "rotate", seed) if rotate else None
+        total, shards = len(self._located), max(1, self._located.shards)
+        self._turns = Turns(total, per_epoch or -(-total // shards), "rotate", seed) if rotate else None
+        self._head = b""
+        if is_set(path):
+            found = open_set(path, allow_partial=allow_partial)
+            self._head = encode.png_head(_shape(found), str(found.plan.get("mark", "")))
+
+    @property
+    def labels(self) -> np.ndarray:
+        """int64 [N], index into `classes`; of a URL every shard is fetched for it the first time."""
+        return self._located.labels
 
     def __len__(self) -> int:
-        return len(self.labels) if self._turns is None else len(self._turns)
+        return len(self._located) if self._turns is None else len(self._turns)
 
     def set_epoch(self, epoch: int) -> None:
         """Take the next images from now on, with `rotate`; loader workers that are kept alive hear of it."""
@@ -120,7 +131,7 @@ class ShardDataset(Dataset[Any]):
             raise IndexError(row)
         row = int(row) % len(self)
         row = row if self._turns is None else self._turns.row(row)
-        content, label = self._located.content(row), int(self.labels[row])
+        content, label = self._located.content(row), self._located.label(row)
         if self.transform is None and self._head and encode.is_own_png(content, self._head) and (pixels := _own(content)) is not None:
             return pixels, label
         image = picture(content, self._located.name(row))
@@ -190,19 +201,18 @@ def _load_set(found: ShardSet, verify: bool, limit: int | None) -> Loaded:
     each = None if limit is None else -(-limit // len(found.classes))
     parts, labels, names, soft = [], [], [], []
     for note in found.notes:
-        if verify and (problems := damage(found.root, found.format, note)):
-            raise ArtefactError(problems[0], where=found.root, hint="give its synthesize command again, it makes damaged shards anew")
         row = 0
-        for rows in found.format.read(found.root / note.file):
-            keep = np.arange(len(rows.labels)) if each is None else np.flatnonzero(rows.indices < each)
-            parts.append(decoded([rows.images[i] for i in keep.tolist()], shape, found.root / note.file))
-            labels.append(rows.labels[keep])
-            names += _names(found, note.file, rows, row, keep)
-            soft += [] if rows.probabilities is None else [rows.probabilities[keep]]
-            row += len(rows.labels)
+        with whole(found, note) if verify else found.place.fetched(note.file) as path:
+            for rows in found.format.read(path):
+                keep = np.arange(len(rows.labels)) if each is None else np.flatnonzero(rows.indices < each)
+                parts.append(decoded([rows.images[i] for i in keep.tolist()], shape, found.place.where(note.file)))
+                labels.append(rows.labels[keep])
+                names += _names(found, note.file, rows, row, keep)
+                soft += [] if rows.probabilities is None else [rows.probabilities[keep]]
+                row += len(rows.labels)
     images, numbers = np.concatenate(parts), np.concatenate(labels)
     if numbers.max(initial=0) >= len(found.classes):
-        raise ArtefactError("has labels that are no class", where=found.root)
+        raise ArtefactError("has labels that are no class", where=str(found.place))
     probabilities = np.concatenate(soft)[:limit] if soft and sum(map(len, soft)) == len(images) else None
     return Loaded(images[:limit], numbers[:limit], found.classes, found.manifest, names[:limit], probabilities)
 

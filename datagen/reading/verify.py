@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -10,6 +11,7 @@ from pathlib import Path
 from datagen import storage
 from datagen.contracts import Format
 from datagen.errors import ArtefactError
+from datagen.places import Place
 from datagen.reading.manifest import DATA, MANIFEST, NOTES, ShardSet, note_name, open_set
 from datagen.records import ShardNote
 
@@ -17,25 +19,42 @@ from datagen.records import ShardNote
 def verify(path: str | Path) -> list[str]:
     """Return one line `FILE: what is wrong` for each problem of a set of shards, none where every byte is as written.
 
+    Args:
+        path: folder or URL. In a folder files that are of no shard are named, too; listings of an object store are not relied on.
+
     Raises:
         ArtefactError: there is no set at the path at all.
+        ResourceError: an object store cannot be reached or refuses.
     """
     try:
         found = open_set(path, allow_partial=True)
     except ArtefactError as error:
         if error.where.endswith(".json"):
-            return [f"{Path(error.where).relative_to(Path(path))}: {error.what}"]
+            return [f"{error.where.removeprefix(str(path).rstrip('/') + '/')}: {error.what}"]
         raise
     problems = [] if found.manifest is not None else [f"{MANIFEST}: is missing; the set is not finished"]
     problems += _sidecars(found)
     for note in found.notes:
-        problems += damage(found.root, found.format, note)
+        problems += damage(found.place, found.format, note)
     return problems + [f"{name}: is not of this set" for name in _strangers(found)]
 
 
-def damage(root: Path, format: Format, note: ShardNote) -> list[str]:
+def damage(place: Place, format: Format, note: ShardNote) -> list[str]:
     """Return one line for each file of a committed shard that is missing or differs in size or SHA-256 from its note."""
-    path = root / note.file
+    with place.fetched(note.file) as path:
+        return _damage(place, path, format, note)
+
+
+@contextlib.contextmanager
+def whole(found: ShardSet, note: ShardNote) -> Iterator[Path]:
+    """Yield the local file of a shard whose every byte is as written; ArtefactError where one is not."""
+    with found.place.fetched(note.file) as path:
+        if problems := _damage(found.place, path, found.format, note):
+            raise ArtefactError(problems[0], where=str(found.place), hint="give its synthesize command again, it makes damaged shards anew")
+        yield path
+
+
+def _damage(place: Place, path: Path, format: Format, note: ShardNote) -> list[str]:
     problem = _differs(path, note.sha256)
     if problem:
         return [f"{note.file}: {problem}"]
@@ -46,9 +65,10 @@ def damage(root: Path, format: Format, note: ShardNote) -> list[str]:
     size = path.stat().st_size
     problems = []
     for name, sha256 in beside:
-        problem = _differs(root / name, sha256)
-        problems += [f"{name}: {problem}"] * bool(problem)
-        size += 0 if problem else (root / name).stat().st_size
+        with place.fetched(name) as file:
+            problem = _differs(file, sha256)
+            problems += [f"{name}: {problem}"] * bool(problem)
+            size += 0 if problem else file.stat().st_size
     return problems or ([] if size == note.bytes else [f"{note.file}: has {size:,} bytes, its note says {note.bytes:,}"])
 
 
@@ -68,25 +88,28 @@ def _sidecars(found: ShardSet) -> Iterator[str]:
     if found.manifest is None:
         return
     for name, sha256 in dict(found.manifest.get("files", {})).items():
-        if problem := _differs(found.root / name, str(sha256)):
-            yield f"{name}: {problem}"
+        with found.place.fetched(name) as path:
+            if problem := _differs(path, str(sha256)):
+                yield f"{name}: {problem}"
     for note in found.notes:
-        path = found.root / note_name(note.id)
-        if not path.is_file():
+        content = found.place.read(note_name(note.id))
+        if content is None:
             yield f"{note_name(note.id)}: is missing"
-        elif path.read_bytes() != storage.seal(asdict(note)):
+        elif content != storage.seal(asdict(note)):
             yield f"{note_name(note.id)}: differs from the manifest"
 
 
 def _strangers(found: ShardSet) -> Iterator[str]:
-    """Yield files below data/ and .datagen/notes that no note names."""
+    """Yield files of a folder below data/ and .datagen/notes that no note names."""
+    if (root := found.place.folder) is None:
+        return
     known = {note.file for note in found.notes} | {note_name(note.id) for note in found.notes}
     for note in found.notes:
         try:
-            known.update(name for name, _ in found.format.listed(found.root / note.file))
+            known.update(name for name, _ in found.format.listed(root / note.file))
         except ArtefactError:
             continue
     for top in (DATA, NOTES):
-        for folder, _, names in os.walk(found.root / top):
-            relative = Path(folder).relative_to(found.root).as_posix()
+        for folder, _, names in os.walk(root / top):
+            relative = Path(folder).relative_to(root).as_posix()
             yield from (f"{relative}/{name}" for name in sorted(names) if f"{relative}/{name}" not in known)

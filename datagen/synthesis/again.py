@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from datagen import storage
 from datagen.errors import UsageError
 from datagen.formats import encode
+from datagen.places import Place
 from datagen.records import ShardTask
 from datagen.synthesis.plan import TILE, Plan
 from datagen.synthesis.worker import ShardMaker
@@ -35,8 +34,8 @@ def place(plan: Plan, tasks: list[ShardTask], only: str) -> tuple[int, int, tupl
     return id, number, tasks[id].tiles[tile], at - int(wanted[:tile].sum())
 
 
-def make(maker: ShardMaker, tasks: list[ShardTask], only: str, out: Path) -> dict[str, Any]:
-    """Make the image that SHARD:ROW names again and write it into a folder; its whole tile of 64 is computed for it.
+def make(maker: ShardMaker, tasks: list[ShardTask], only: str, out: Place) -> dict[str, Any]:
+    """Make the image that SHARD:ROW names again and write it into a place; its whole tile of 64 is computed for it.
 
     Returns:
         out (the file), class, index, shard, row, attempt, confidence, computed (images).
@@ -48,9 +47,8 @@ def make(maker: ShardMaker, tasks: list[ShardTask], only: str, out: Path) -> dic
     id, row, (label, first, wanted), within = place(maker.plan, tasks, only)
     painted = maker.painted(label, first, wanted)
     content = encode.encode(painted.images[within : within + 1], maker.encoder, maker.mark)[0]
-    file = out / f"shard-{id:05d}-row-{row:06d}.{encode.SUFFIXES[maker.encoder]}"
-    storage.make_folder(out)
-    storage.create(file, content)
-    value = {"out": str(file), "class": maker.plan.classes[label], "index": first + within, "shard": id, "row": row}
+    name = f"shard-{id:05d}-row-{row:06d}.{encode.SUFFIXES[maker.encoder]}"
+    out.create(name, content)
+    value = {"out": out.where(name), "class": maker.plan.classes[label], "index": first + within, "shard": id, "row": row}
     sure = None if painted.confidence is None else round(float(painted.confidence[within]), 6)
     return value | {"attempt": int(painted.attempts[within]), "confidence": sure, "computed": TILE}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
+import hashlib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from datagen import storage
 from datagen.contracts import Format, Rows
 from datagen.errors import ArtefactError, OutputError, UsageError
 from datagen.formats.names import class_folders
+from datagen.places import Place
 from datagen.reading.manifest import CARD, CLASSES, CROISSANT, DATA, MANIFEST, NOTES, PLAN, SIDE, note_name, read_note
 from datagen.reading.verify import damage
 from datagen.records import ShardNote, ShardTask
@@ -26,39 +27,38 @@ ASKED = ("seed", "counts", "mode", "format", "shard_images", "spread", "guidance
 """keys of a plan that flags decide; another value in a folder that was begun is a contradiction of the user"""
 
 
-def claim(out: Path, plan: Mapping[str, Any]) -> bool:
-    """Make a folder the place of this plan; returns whether it was begun before.
+def claim(out: Place, plan: Mapping[str, Any]) -> bool:
+    """Make a place that of this plan; returns whether it was begun before.
 
     Raises:
-        OutputError: it is a file, holds something else, or was begun from another generator.
+        OutputError: it is a file, holds something else, was begun from another generator, or overwrites what is there.
         UsageError: it was begun with other settings.
         ArtefactError: its plan is damaged.
     """
-    if (out / PLAN).exists():
-        _same(out, storage.read_sealed(out / PLAN), plan)
-        return True
-    refuse_strangers(out)
-    storage.make_folder(out / NOTES)
-    for folder in (out.parent, out, out / SIDE):
-        if os.access(folder, os.R_OK):
-            storage.sync_folder(folder)
-    storage.create(out / PLAN, storage.seal(plan))
-    return False
+    begun = out.read(PLAN)
+    if begun is None:
+        refuse_strangers(out)
+        out.begin(NOTES)
+        out.create(PLAN, storage.seal(plan))
+    else:
+        _same(out, storage.unseal(begun, out.where(PLAN)), plan)
+    out.guard(PLAN, begun or storage.seal(plan))
+    return begun is not None
 
 
-def refuse_strangers(out: Path) -> None:
-    """Raise OutputError where a path is a file or a folder that holds anything that is not ours."""
-    if out.exists() and not out.is_dir():
-        raise OutputError("is a file, a folder is needed", where=out, hint="give another --out")
-    if not out.is_dir() or (out / PLAN).exists():
-        return
-    with storage.reporting(out):
-        strangers = sorted(entry.name for entry in out.iterdir() if entry.name not in OURS and not entry.name.startswith(storage.TEMPORARY))
-    if strangers:
+def refuse_many(out: Place, format: Format) -> None:
+    """Raise UsageError where a format writes a file an image and the place does not take such."""
+    if not (format.suffix or out.many):
+        raise UsageError("an object store is no place for a file an image", where=str(out), hint="--format parquet or webdataset")
+
+
+def refuse_strangers(out: Place) -> None:
+    """Raise OutputError where a place is a file, cannot be reached, or was not begun by us and holds anything that is not ours."""
+    if (strangers := out.strangers(OURS)) and out.read(PLAN) is None:
         raise OutputError(f"is not empty and was not begun by this command (it holds {strangers[0]!r})", where=out, hint="give a new folder to --out")
 
 
-def _same(out: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def _same(out: Place, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
     old, new = (_flat(plan) for plan in (old, new))
     changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
     shown = [f"{key}: {_short(old.get(key))}, now {_short(new.get(key))}" for key in changed if key not in {"production", "shards"}]
@@ -85,56 +85,61 @@ def _short(value: Any) -> str:
     return text if len(text) <= 24 else text[:12] + "…"
 
 
-def kept(out: Path, format: Format, tasks: Sequence[ShardTask]) -> dict[int, ShardNote]:
-    """Return the notes of the shards that are there and whole, by task id; every byte of them is read."""
-    found = {}
-    for task in tasks:
-        path = out / note_name(task.id)
+def kept(out: Place, format: Format, tasks: Sequence[ShardTask]) -> dict[int, ShardNote]:
+    """Return the notes of the shards that are there, by task id; every byte of them is read, or where the place vouches for them, none."""
+
+    def look(task: ShardTask) -> ShardNote | None:
         try:
-            note = read_note(path) if path.exists() else None
+            note = read_note(out, task.id)
         except ArtefactError:
-            note = None
-        if note is not None and (note.id, note.file) == (task.id, task.file) and not damage(out, format, note):
-            found[task.id] = note
-    return found
+            return None
+        if note is None or (note.id, note.file) != (task.id, task.file):
+            return None
+        whole = out.states(note.file, note.bytes, note.sha256)
+        return note if whole or (whole is None and not damage(out, format, note)) else None
+
+    with ThreadPoolExecutor(out.abreast) as pool:
+        return {note.id: note for note in pool.map(look, tasks) if note is not None}
 
 
-def noted(out: Path, tasks: Sequence[ShardTask]) -> dict[int, ShardNote]:
+def noted(out: Place, tasks: Sequence[ShardTask]) -> dict[int, ShardNote]:
     """Return the notes that are there of shards that other processes make, by task id; a note stands only beside a whole shard."""
-    found = {task.id: read_note(path) for task in tasks if (path := out / note_name(task.id)).exists()}
-    return {task.id: found[task.id] for task in tasks if task.id in found and found[task.id].file == task.file}
+    found = {task.id: read_note(out, task.id) for task in tasks}
+    return {task.id: note for task in tasks if (note := found[task.id]) is not None and note.file == task.file}
 
 
-def commit(out: Path, format: Format, task: ShardTask, rows: Rows) -> ShardNote:
+def commit(out: Place, format: Format, task: ShardTask, rows: Rows) -> ShardNote:
     """Write one shard and then its note, each whole or not at all; returns the note.
 
     Raises:
         OutputError: the disk is full, read-only, or fails.
     """
-    path = out / task.file
-    storage.make_folder(path.parent)
-    beside = storage.create_all(out, format.files(rows))
-    size, sha256 = storage.create(path, lambda file: format.write(file, rows), again=True)
+    beside = out.create_all(format.files(rows))
+    size, sha256 = out.create(task.file, lambda file: format.write(file, rows), again=True)
     counts = np.bincount(rows.labels, minlength=len(rows.classes)).tolist()
     by_name = {name: count for name, count in zip(rows.classes, counts, strict=True) if count}
     images = len(rows.labels)
     note = ShardNote(task.id, task.file, by_name, images, rows.tried or images, rows.forced, size + beside, sha256, rows.near_copies)
-    storage.create(out / note_name(task.id), storage.seal(asdict(note)), again=True)
+    out.create(note_name(task.id), storage.seal(asdict(note)), again=True)
     return note
 
 
-def finish(out: Path, plan: Mapping[str, Any], notes: Sequence[ShardNote]) -> dict[str, Any]:
-    """Write classes.json, README.md, croissant.json and, last, manifest.json of a set whose shards are all there; returns the manifest."""
+def finish(out: Place, plan: Mapping[str, Any], notes: Sequence[ShardNote]) -> dict[str, Any]:
+    """Write classes.json, README.md, croissant.json and, last, manifest.json of a set whose shards are all there; returns the manifest.
+
+    Where nothing is ever replaced, a manifest that is there already is final.
+    """
+    if not out.replaces and (there := out.read(MANIFEST)) is not None:
+        return storage.unseal(there, out.where(MANIFEST))
     classes = list(plan["classes"])
     counts = dict.fromkeys(classes, 0)
     for note in notes:
         for name, count in note.rows.items():
             counts[name] += count
-    storage.sync_folder(out / DATA)
-    storage.sync_folder(out)
-    files = {PLAN: storage.hash_file(out / PLAN)}
+    out.settle(DATA, "")
+    files = {PLAN: hashlib.sha256(out.read(PLAN) or b"").hexdigest()}
     for name, content in ((CLASSES, storage.to_json(classes)), (CARD, dataset_card(plan, notes)), (CROISSANT, croissant(plan, notes))):
-        files[name] = storage.create(out / name, content, again=True)[1]
+        files[name] = out.create(name, content, again=True)[1]
     folders = class_folders(classes) if plan["format"] == "folder" else classes
     manifest = {
         **plan,
@@ -147,5 +152,5 @@ def finish(out: Path, plan: Mapping[str, Any], notes: Sequence[ShardNote]) -> di
         "files": files,
         "shards": [asdict(note) for note in sorted(notes, key=lambda note: note.id)],
     }
-    storage.create(out / MANIFEST, storage.seal(manifest), again=True)
+    out.create(MANIFEST, storage.seal(manifest), again=True)
     return manifest

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from datagen import registry, storage
+from datagen import places, registry
 from datagen.contracts import Format, Rows
 from datagen.errors import ArtefactError, OutputError
+from datagen.places import Place
 from datagen.progress import Progress
 from datagen.reading.manifest import MANIFEST, ShardSet, open_set
-from datagen.reading.verify import damage
+from datagen.reading.verify import whole
 from datagen.records import ShardNote, ShardTask
 from datagen.synthesis import commit
 from datagen.synthesis.stopping import Stopping
@@ -27,8 +28,8 @@ def export(shards: str | Path, out: str | Path, *, format: str, progress: Progre
     The result is byte for byte what `synthesize` would have written in that format. The same call again continues.
 
     Args:
-        shards: the set to read.
-        out: folder of the new set; new, empty, or begun by the same call.
+        shards: the set to read, a folder or URL.
+        out: folder of the new set; new, empty, or begun by the same call. Or s3://BUCKET/PREFIX as text.
         format: parquet, webdataset or folder.
         progress: where to say what is going on; None is quiet.
 
@@ -41,27 +42,34 @@ def export(shards: str | Path, out: str | Path, *, format: str, progress: Progre
         OutputError: the folder holds something else, or the disk fails.
         Stopped: by Ctrl-C or SIGTERM.
     """
-    progress, target = progress or Progress(quiet=True), Path(out)
+    progress, target = progress or Progress(quiet=True), places.at(out)
     progress.folder = None
     writer: Format = registry.load("formats", format)()
     found = open_set(shards)
-    if target.resolve() == found.root.resolve() or found.root.resolve() in target.resolve().parents:
+    commit.refuse_many(target, writer)
+    if _inside(target, found.place):
         raise OutputError("lies inside the set that is read", where=out, hint="give a folder outside of it to --out")
     commit.refuse_strangers(target)
-    storage.make_folder(target)
     plan = {key: value for key, value in found.plan.items() if key not in NOT_PLAN} | {"format": format, "shards": len(found.notes)}
-    with storage.lock(target):
+    with target.held():
         begun = commit.claim(target, plan)
-        progress.folder = target
+        progress.folder = target.folder
         return _export(found, target, writer, plan, progress, begun)
 
 
-def _export(found: ShardSet, out: Path, writer: Format, plan: dict[str, Any], progress: Progress, begun: bool) -> dict[str, Any]:
+def _inside(out: Place, read: Place) -> bool:
+    if out.folder is None or read.folder is None:
+        return f"{out}/".startswith(f"{read}/")
+    target, source = out.folder.resolve(), read.folder.resolve()
+    return target == source or source in target.parents
+
+
+def _export(found: ShardSet, out: Place, writer: Format, plan: dict[str, Any], progress: Progress, begun: bool) -> dict[str, Any]:
     began = time.monotonic()
-    storage.sweep(out)
+    out.sweep()
     tasks = [ShardTask(note.id, writer.name(note.id, len(found.notes)), ()) for note in found.notes]
     notes = commit.kept(out, writer, tasks) if begun else {}
-    finished = len(notes) == len(tasks) and (out / MANIFEST).exists()
+    finished = len(notes) == len(tasks) and out.read(MANIFEST) is not None
     done = sum(note.accepted for note in notes.values())
     with Stopping() as stopping, progress.stage("images", found.images, done):
         for task, source in zip(tasks, found.notes, strict=True):
@@ -85,9 +93,8 @@ def _export(found: ShardSet, out: Path, writer: Format, plan: dict[str, Any], pr
 
 def _rows(found: ShardSet, note: ShardNote) -> Rows:
     """Return all rows of one shard, checked, with the classes of the set."""
-    if problems := damage(found.root, found.format, note):
-        raise ArtefactError(problems[0], where=found.root, hint="give its synthesize command again, it makes damaged shards anew")
-    parts = list(found.format.read(found.root / note.file))
+    with whole(found, note) as path:
+        parts = list(found.format.read(path))
 
     def joined(name: str) -> Any:
         columns = [getattr(part, name) for part in parts]
@@ -96,5 +103,5 @@ def _rows(found: ShardSet, note: ShardNote) -> Rows:
     names = ("labels", "seeds", "indices", "attempts", "confidence", "nearest_real", "probabilities")
     columns = {name: joined(name) for name in names}
     if columns["labels"].max() >= len(found.classes):
-        raise ArtefactError("has labels that are no class", where=found.root / note.file)
+        raise ArtefactError("has labels that are no class", where=found.place.where(note.file))
     return Rows([image for part in parts for image in part.images], classes=found.classes, suffix=parts[0].suffix, source=parts[0].source, **columns)

@@ -6,15 +6,14 @@ import dataclasses
 import io
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from datagen import storage
 from datagen.contracts import Format, Rows
 from datagen.errors import OutputError
 from datagen.formats import encode
+from datagen.places import Place
 from datagen.records import ShardTask
 from datagen.synthesis.worker import ShardMaker
 
@@ -24,10 +23,10 @@ DISK_BLOCK = 4096
 MARGIN = 1.1
 
 
-def require(out: Path, format: Format, maker: ShardMaker, tasks: Sequence[ShardTask]) -> None:
-    """Raise OutputError, with need and free, where the disk has too few bytes or inodes left for the tasks."""
+def require(out: Place, format: Format, maker: ShardMaker, tasks: Sequence[ShardTask]) -> None:
+    """Raise OutputError, with need and free, where the place has too few bytes or inodes left for the tasks."""
     need, files = forecast(format, maker, tasks)
-    free, inodes = storage.free_bytes(out)
+    free, inodes = out.free()
     if need > free:
         raise OutputError(f"needs {size(need)}, {size(free)} are free", where=out, hint="free some space, give another --out, or fewer images")
     if files > inodes:
@@ -85,10 +84,9 @@ def expected(format: Format, maker: ShardMaker, tasks: Sequence[ShardTask], work
         moments.append(time.perf_counter())
         for name, seconds in zip(spent, np.diff(moments), strict=True):
             spent[name] += float(seconds)
-    images = sum(wanted for task in tasks for _, _, wanted in task.tiles)
     need, objects = forecast(format, maker, tasks)
     binds = max(spent, key=lambda name: spent[name])
-    seconds = sum(spent.values()) / sum(wanted for _, _, wanted in tiles) * images / workers
+    seconds = sum(spent.values()) / sum(tile[2] for tile in tiles) * sum(tile[2] for task in tasks for tile in task.tiles) / workers
     return {"bytes": need, "objects": objects, "seconds": round(seconds, 1), "binds": f"{binds} ({100 * spent[binds] / sum(spent.values()):.0f} %)"}
 
 

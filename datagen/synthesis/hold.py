@@ -1,4 +1,4 @@
-"""Who may work in a folder of shards: one process alone, or the ranks of one plan side by side."""
+"""Who may work at a place of shards: one process alone, or the ranks of one plan side by side."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datagen import storage
+from datagen.places import Place
 from datagen.reading.manifest import DATA, NOTES, SIDE
 from datagen.synthesis import commit
 
@@ -17,43 +18,54 @@ LOCK = "rank-{:05d}.lock"
 
 
 @contextlib.contextmanager
-def held(out: Path, plan: Mapping[str, Any], place: tuple[int, int]) -> Iterator[bool]:
-    """Make a folder the place of a plan and hold it within the block; yields whether it was begun before.
+def held(out: Place, plan: Mapping[str, Any], rank: tuple[int, int]) -> Iterator[bool]:
+    """Make a place that of a plan and hold it within the block; yields whether it was begun before.
 
-    Alone, a process holds the folder and clears what a killed one left half-written. A rank holds the folder only to
-    begin, then its own place, so that the ranks of one plan work side by side and nobody takes a place twice.
+    Alone, a process holds the place and clears what a killed one left half-written. A rank holds the folder only to
+    begin, then its own number in it, so that the ranks of one plan work side by side and no number works twice. An object
+    store cannot be held; there as everywhere a second writer of the same plan comes to the same bytes.
 
     Args:
-        out: the folder, which is there.
+        out: the place.
         plan: as plan.json holds it.
-        place: rank and number of ranks, (0, 1) alone.
+        rank: its number and how many there are, (0, 1) alone.
 
     Raises:
-        OutputError: another process holds the folder, or this rank's place in it.
+        OutputError: another process holds the folder, or this rank's number in it.
         UsageError, ArtefactError: as `commit.claim`.
     """
-    rank, ranks = place
-    with contextlib.ExitStack() as working, contextlib.ExitStack() as beginning:
-        beginning.enter_context(storage.lock(out, wait=WAIT if ranks > 1 else 0))
-        begun = commit.claim(out, plan)
-        if ranks > 1:
-            working.enter_context(storage.lock(out / SIDE, LOCK.format(rank)))
-            beginning.close()
-        else:
-            for path in sorted((out / SIDE).glob(LOCK.replace("{:05d}", "*"))):
-                with storage.lock(path.parent, path.name):
-                    pass
-            storage.sweep(out)
+    folder = out.folder
+    if folder is None or rank[1] == 1:
+        with out.held():
+            begun = commit.claim(out, plan)
+            if folder is not None:
+                _refuse_ranks(folder / SIDE)
+            if rank[1] == 1:
+                out.sweep()
+            yield begun
+        return
+    storage.make_folder(folder)
+    with contextlib.ExitStack() as working:
+        with storage.lock(folder, wait=WAIT):
+            begun = commit.claim(out, plan)
+            working.enter_context(storage.lock(folder / SIDE, LOCK.format(rank[0])))
         yield begun
 
 
+def _refuse_ranks(side: Path) -> None:
+    """Raise OutputError where a rank holds its number."""
+    for path in sorted(side.glob(LOCK.replace("{:05d}", "*"))):
+        with storage.lock(side, path.name):
+            pass
+
+
 @contextlib.contextmanager
-def finishing(out: Path, place: tuple[int, int]) -> Iterator[None]:
+def finishing(out: Place, rank: tuple[int, int]) -> Iterator[None]:
     """Let one rank at a time write what comes last, once every shard is there; clears what killed ranks left half-written."""
-    if place[1] == 1:
+    if rank[1] == 1 or out.folder is None:
         yield
         return
-    with storage.lock(out, wait=WAIT):
-        for folder in (out / DATA, out / NOTES):
-            storage.sweep(folder)
+    with storage.lock(out.folder, wait=WAIT):
+        for inner in (DATA, NOTES):
+            storage.sweep(out.folder / inner)
         yield

@@ -14,7 +14,7 @@ from datagen.errors import InputError, OutputError, nearest
 from datagen.formats import encode
 from datagen.formats.names import key
 from datagen.progress import Progress
-from datagen.reading.located import Located, locate
+from datagen.reading.located import Found, locate
 from datagen.reading.manifest import is_set, open_set
 
 LIST = "merged.json"
@@ -75,7 +75,7 @@ def merge(shards: str | Path, real: str | Path, out: str | Path, *, progress: Pr
     return {"out": str(out), "images": sum(total.values()), **total, "classes": counts, "seconds": round(time.monotonic() - began, 3)}
 
 
-def _names(real: Located, made: Located) -> list[str]:
+def _names(real: Found, made: Found) -> list[str]:
     """Return the name of every file: real ones their own, synthetic ones CLASS/synthetic-LABEL-INDEX."""
     names = [os.path.relpath(real.name(row), real.root) for row in range(len(real.labels))]
     taken: Counter[int] = Counter()
@@ -86,7 +86,7 @@ def _names(real: Located, made: Located) -> list[str]:
     return names
 
 
-def _contents(real: Located, made: Located, progress: Progress) -> Iterator[bytes]:
+def _contents(real: Found, made: Found, progress: Progress) -> Iterator[bytes]:
     """Yield the bytes of every file in the order of `_names`."""
     for source in (real, made):
         for row in range(len(source.labels)):

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datagen import machine, ranks, registry, storage
+from datagen import machine, places, ranks, registry
 from datagen import recipe as recipes
 from datagen.contracts import Engine, Format
 from datagen.errors import DatagenError, OutputError
 from datagen.formats import encode
+from datagen.places import Place
 from datagen.progress import Progress, span
 from datagen.reading.manifest import MANIFEST
 from datagen.records import SCHEMA, Recipe, ShardNote, ShardTask
@@ -31,13 +32,13 @@ GPU_WORKERS = 8
 class Order:
     """All that is fixed before the first image: where to, what from, which images, in which format, and who makes them."""
 
-    out: Path
+    out: Place
     origin: Origin
     plan: Plan
     recipe: Recipe
     format: Format
     engine: Engine
-    place: tuple[int, int]
+    rank: tuple[int, int]
 
     @property
     def mark(self) -> str:
@@ -47,7 +48,7 @@ class Order:
     @property
     def alone(self) -> bool:
         """Whether no other process makes shards of the same plan."""
-        return self.place[1] == 1
+        return self.rank[1] == 1
 
     def tasks(self) -> list[ShardTask]:
         """Return every shard of the plan."""
@@ -55,11 +56,11 @@ class Order:
 
     def share(self) -> list[ShardTask]:
         """Return the shards that are this process's to make."""
-        return [task for task in self.tasks() if task.id % self.place[1] == self.place[0]]
+        return [task for task in self.tasks() if task.id % self.rank[1] == self.rank[0]]
 
     def maker(self) -> ShardMaker:
         """Return what makes a shard."""
-        return ShardMaker(str(self.out), self.origin, dataclasses.replace(self.plan), self.recipe.format, self.recipe.encoder, self.mark)
+        return ShardMaker(self.out, self.origin, dataclasses.replace(self.plan), self.recipe.format, self.recipe.encoder, self.mark)
 
     def written(self) -> dict[str, Any]:
         """Return the plan as it stands in plan.json; nothing in it tells one run of the same command from another."""
@@ -100,7 +101,7 @@ def synthesize(
 
     Args:
         run: the folder that `fit` wrote, its generator folder alone, or "rule:NAME".
-        out: folder of the shards; new, empty, or begun by the same call.
+        out: folder of the shards; new, empty, or begun by the same call. Or s3://BUCKET/PREFIX as text, where nothing is ever overwritten.
         recipe: settings; None takes defaults, the environment and `settings`.
         progress: where to say what is going on; None is quiet.
         dry_run: return the plan and touch nothing.
@@ -115,23 +116,22 @@ def synthesize(
     Raises:
         UsageError: a setting is wrong, missing, or contradicts what the folder was begun with.
         ArtefactError: the generator is damaged or too new, or its family's own file is not named or another one.
-        OutputError: the folder holds something else, is locked, or there is too little room.
+        OutputError: the folder holds something else, is locked, there is too little room, or the store refuses.
         ResourceError: a device is missing, or workers die.
         Stopped: by Ctrl-C or SIGTERM.
     """
     recipe = recipes.gather(None, [], **settings) if recipe is None else recipe.changed("flag", **settings) if settings else recipe
     progress = progress or Progress(quiet=True)
     progress.folder = None
-    order = _order(str(run), Path(out), recipe, progress)
+    order = _order(str(run), places.at(out), recipe, progress)
     _separate(str(run), order.out)
     if only is not None:
         return again.make(order.maker(), order.tasks(), only, order.out)
     commit.refuse_strangers(order.out)
     if dry_run:
         return _planned(order)
-    storage.make_folder(order.out)
-    with hold.held(order.out, order.written(), order.place) as begun:
-        progress.folder = order.out if order.place[0] == 0 else None
+    with hold.held(order.out, order.written(), order.rank) as begun:
+        progress.folder = order.out.folder if order.rank[0] == 0 else None
         try:
             value = _produce(order, progress, begun)
         except DatagenError as error:
@@ -141,8 +141,9 @@ def synthesize(
     return value
 
 
-def _order(run: str, out: Path, recipe: Recipe, progress: Progress) -> Order:
+def _order(run: str, out: Place, recipe: Recipe, progress: Progress) -> Order:
     format: Format = registry.load("formats", recipe.format)()
+    commit.refuse_many(out, format)
     origin = look(run, recipe)
     explicit = recipe.origins.get("shard_images", "default") not in {"default", "plan"}
     counts = quota.counts(recipe, origin.classes, origin.real, progress)
@@ -150,14 +151,14 @@ def _order(run: str, out: Path, recipe: Recipe, progress: Progress) -> Order:
     most = machine.processors() if origin.device == "cpu" else min(GPU_WORKERS, machine.processors())
     recipe = recipe.planned(engine="ranks" if ranks.count() > 1 else "local")
     engine: Engine = registry.load("engines", recipe.engine)()
-    return Order(out, origin, plan, recipe.planned(workers=max(1, min(most, plan.shards))), format, engine, engine.place())
+    return Order(out, origin, plan, recipe.planned(workers=max(1, min(most, plan.shards))), format, engine, engine.rank())
 
 
-def _separate(run: str, out: Path) -> None:
+def _separate(run: str, out: Place) -> None:
     """Raise OutputError where the shards would be written into the folder that is read."""
-    if run.startswith(RULE):
+    if run.startswith(RULE) or out.folder is None:
         return
-    source, target = Path(run).resolve(), out.resolve()
+    source, target = Path(run).resolve(), out.folder.resolve()
     if target == source or source in target.parents:
         raise OutputError("lies inside the run that is read", where=out, hint="give a folder outside of it to --out")
 
@@ -189,7 +190,7 @@ def _counted(plan: Plan) -> str:
 
 def _say(order: Order, progress: Progress) -> None:
     plan, recipe = order.plan, order.recipe
-    ranked = f"\nthis is rank {order.place[0]} of {order.place[1]} (--engine ranks), which makes {len(order.share()):,} of the shards"
+    ranked = f"\nthis is rank {order.rank[0]} of {order.rank[1]} (--engine ranks), which makes {len(order.share()):,} of the shards"
     progress.say(
         f"{plan.images:,} images: {_counted(plan)}, as {recipe.format} (--format), "
         f"{recipe.encoder} (--encoder)\n{plan.shards:,} shards (--shard-images {plan.shard_images}), made by {recipe.workers} workers (--workers) "
@@ -203,11 +204,11 @@ def _produce(order: Order, progress: Progress, begun: bool) -> dict[str, Any]:
     notes = commit.kept(order.out, order.format, share) if begun else {}
     missing = [task for task in share if task.id not in notes]
     there = sum(note.accepted for note in notes.values())
-    whole = (order.out / MANIFEST).exists() and not missing
+    whole = order.out.read(MANIFEST) is not None and not missing
     if missing:
         _say(order, progress)
         if begun:
-            progress.say(f"continues: {len(notes):,} of {len(share):,} shards are there and whole")
+            progress.say(f"continues: {len(notes):,} of {len(share):,} shards are {order.out.trust}")
         maker = order.maker()
         acceptance.require(order.origin, [name for name, count in zip(order.plan.classes, order.plan.counts, strict=True) if count], order.plan.seed)
         forecast.require(order.out, order.format, maker, missing)
@@ -222,7 +223,7 @@ def _produce(order: Order, progress: Progress, begun: bool) -> dict[str, Any]:
     if lacking := order.plan.shards - len(notes):
         progress.say(f"the {len(share):,} shards of this rank are there; {lacking:,} of other ranks are not yet, and the last rank to end completes the set")
         return {**summary, "complete": False}
-    with hold.finishing(order.out, order.place):
+    with hold.finishing(order.out, order.rank):
         commit.finish(order.out, order.written(), list(notes.values()))
     if whole:
         progress.say(f"finished already: {order.plan.images:,} images in {order.plan.shards:,} shards in {order.out}; nothing was done")
@@ -244,7 +245,7 @@ def _made(order: Order, maker: ShardMaker, missing: list[ShardTask], progress: P
             notes = list(order.engine.run(missing, maker, order.recipe))
         except BaseException:
             if order.alone:
-                storage.sweep(order.out)
+                order.out.sweep()
             raise
     progress.say(f"{done:,} images in {span(time.monotonic() - began)}")
     return notes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from datagen import registry
 from datagen.contracts import Format, Rows
 from datagen.formats import encode
+from datagen.places import Place
 from datagen.records import ShardNote, ShardTask
 from datagen.synthesis.commit import commit
 from datagen.synthesis.heartbeat import beat
@@ -27,7 +27,7 @@ class ShardMaker:
     """Makes shards of one production; travels to worker processes, where the painter is opened at the first shard.
 
     Attributes:
-        out: the set's folder.
+        out: the set's place.
         origin: what makes the images.
         plan: which images there are.
         format: the format's name.
@@ -35,7 +35,7 @@ class ShardMaker:
         mark: that every image file carries, "" for none.
     """
 
-    out: str
+    out: Place
     origin: Origin
     plan: Plan
     format: str
@@ -48,7 +48,7 @@ class ShardMaker:
 
     def __call__(self, task: ShardTask) -> ShardNote:
         """Make and commit one shard; returns its note."""
-        return commit(Path(self.out), self.writer(), task, self.rows(task))
+        return commit(self.out, self.writer(), task, self.rows(task))
 
     def writer(self) -> Format:
         """Return the format's writer."""

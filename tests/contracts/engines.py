@@ -23,8 +23,8 @@ def refuse(task: ShardTask) -> tuple[int, int]:
 
 
 def check(engine_class: Any) -> None:
-    """Run no task, one and many, with one worker and two; alone, the place is the first of one."""
-    assert engine_class().place() == (0, 1)
+    """Run no task, one and many, with one worker and two; alone, the rank is the first of one."""
+    assert engine_class().rank() == (0, 1)
     tasks = [ShardTask(i, f"data/{i}.bin", tuple((c, 0, i + 1) for c in range(3))) for i in range(6)]
     for workers in (1, 2):
         recipe = Recipe(workers=workers)

@@ -30,7 +30,7 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_
 class Local:
     """Worker processes that take shards one after the other; a shard whose worker dies is given to another one."""
 
-    def place(self) -> tuple[int, int]:
+    def rank(self) -> tuple[int, int]:
         """Return (0, 1): the folder is this process's alone."""
         return 0, 1
 

@@ -13,7 +13,7 @@ NAMES = ("RANK", "WORLD_SIZE")
 class Ranks(Local):
     """Worker processes on this machine, for the shards of this rank alone."""
 
-    def place(self) -> tuple[int, int]:
+    def rank(self) -> tuple[int, int]:
         """Return this process's rank, from 0, and how many ranks there are, as the environment says.
 
         Raises:

@@ -36,7 +36,7 @@ class Ray:
     The folder of the shards must be the same on every node, as must be the generator's.
     """
 
-    def place(self) -> tuple[int, int]:
+    def rank(self) -> tuple[int, int]:
         """Return (0, 1): this process alone hands out the shards."""
         return 0, 1
 
