@@ -82,8 +82,8 @@ def expected(format: Format, maker: ShardMaker, tasks: Sequence[ShardTask], work
         rows = Rows(files, np.full(wanted, label), maker.plan.classes, numbers, numbers, numbers, suffix=encode.SUFFIXES[maker.encoder])
         footprint(format, rows)
         moments.append(time.perf_counter())
-        for name, seconds in zip(spent, np.diff(moments), strict=True):
-            spent[name] += float(seconds)
+        for name, took in zip(spent, np.diff(moments).tolist(), strict=True):
+            spent[name] += took
     need, objects = forecast(format, maker, tasks)
     binds = max(spent, key=lambda name: spent[name])
     seconds = sum(spent.values()) / sum(tile[2] for tile in tiles) * sum(tile[2] for task in tasks for tile in task.tiles) / workers
