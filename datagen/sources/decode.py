@@ -14,12 +14,13 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 from datagen.errors import InputError
 from datagen.sources import trust
+from datagen.sources.colour import to_srgb
 
-VERSION = 1
+VERSION = 2
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _MAGIC = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF....WEBP|BM|GIF8[79]a|II\*\0|MM\0\*|II\+\0|MM\0\+|P[1-7yfF]", re.DOTALL)
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
@@ -93,7 +94,8 @@ def decode(source: str | os.PathLike[str] | bytes, *, max_pixels: int) -> Decode
         max_pixels: height x width in pixels above which the image is refused from its header.
 
     Returns:
-        upright pixels (EXIF or XMP orientation applied), transparency laid on white, 16 bits cut to their upper 8.
+        upright pixels (EXIF or XMP orientation applied), transparency laid on white, 16 bits cut to their upper 8, colours of
+        an ICC profile brought to sRGB.
 
     Raises:
         InputError: no regular file, unreadable, of another format, too large, or damaged anywhere; the hint is the remedy.
@@ -147,7 +149,8 @@ def _decode(data: bytes, max_pixels: int) -> Decoded:
             notes = ["animated or of several pages: the first is used"] if _many(image) else []
             with alone:
                 image.load()
-                return Decoded(np.ascontiguousarray(_eight_bits(_upright(image, notes))), tuple(notes), trust.mark(image.info))
+                plain = _as_it_stands(image)
+                return Decoded(np.ascontiguousarray(_eight_bits(_upright(plain, notes), notes)), tuple(notes), trust.mark(image.info))
     except InputError:
         raise
     except Image.DecompressionBombError as error:
@@ -209,11 +212,21 @@ def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
     return image.transpose(_TURNED[orientation])
 
 
-def _eight_bits(image: Image.Image) -> np.ndarray:
-    """Return uint8 [H, W] or [H, W, 3] of any mode; 16 bits are cut to their upper 8, transparency is laid on white."""
+def _as_it_stands(image: Image.Image) -> Image.Image:
+    """Turn CMYK of a JPEG without Adobe's marker back, since Pillow takes every one as inverted."""
+    if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
+        turned = ImageChops.invert(image)
+        turned.info = image.info
+        return turned
+    return image
+
+
+def _eight_bits(image: Image.Image, notes: list[str]) -> np.ndarray:
+    """Return uint8 [H, W] or [H, W, 3] of any mode in sRGB; 16 bits are cut to their upper 8, transparency is laid on white."""
+    profile = image.info.get("icc_profile")
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG")):
         values = np.asarray(image)
-        grey = np.clip(values >> 8, 0, 255).astype(np.uint8)
+        grey = np.asarray(to_srgb(Image.fromarray(np.clip(values >> 8, 0, 255).astype(np.uint8)), profile, notes))
         clear = image.info.get("transparency")
         return np.where(values == clear, np.uint8(255), grey) if isinstance(clear, int) else grey
     if image.mode in ("I", "F"):
@@ -222,11 +235,11 @@ def _eight_bits(image: Image.Image) -> np.ndarray:
         grey_like = image.mode in ("1", "L", "LA", "La")
         image = image.convert("LA" if grey_like else "RGBA")
         white = Image.new("L" if grey_like else "RGB", image.size, "white")
-        white.paste(image.convert(white.mode), mask=image.getchannel("A"))
+        white.paste(to_srgb(image.convert(white.mode), profile, notes), mask=image.getchannel("A"))
         return np.asarray(white)
-    if image.mode not in ("L", "RGB"):
+    if image.mode not in ("L", "RGB", "CMYK"):
         image = image.convert("L" if image.mode == "1" else "RGB")
-    return np.asarray(image)
+    return np.asarray(to_srgb(image, profile, notes))
 
 
 def is_grey(pixels: np.ndarray) -> bool:
