@@ -8,7 +8,6 @@ import re
 import stat
 import threading
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -19,11 +18,11 @@ from PIL import Image, ImageChops
 from datagen.errors import InputError
 from datagen.sources import trust
 from datagen.sources.colour import to_srgb
+from datagen.sources.whole import large_tiles, whole
 
 VERSION = 2
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _MAGIC = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF....WEBP|BM|GIF8[79]a|II\*\0|MM\0\*|II\+\0|MM\0\+|P[1-7yfF]", re.DOTALL)
-_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _TURNED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -143,8 +142,11 @@ def _decode(data: bytes, max_pixels: int) -> Decoded:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise InputError(f"has {image.width:,} x {image.height:,} pixels, more than {max_pixels:,}", hint="make it smaller, or raise --set max_pixels")
-            if not _whole(data, image.format):
+            if not whole(data, image.format):
                 raise InputError("is cut short or damaged", hint=_DAMAGED)
+            if large_tiles(image):
+                raise InputError("has tiles far larger than the image", hint="save it again without tiles")
+            _cut_clear_colour(image, data)
             alone = _large if image.width * image.height > _LARGE else nullcontext()
             notes = ["animated or of several pages: the first is used"] if _many(image) else []
             with alone:
@@ -163,36 +165,11 @@ def _decode(data: bytes, max_pixels: int) -> Decoded:
         raise InputError(f"is damaged ({str(error)[:80] or type(error).__name__})", hint=_DAMAGED) from error
 
 
-def _whole(data: bytes, kind: str | None) -> bool:
-    """Whether JPEG and PNG are whole, where Pillow would fill up what is missing or wrong; it notices by itself in the others."""
-    if kind in ("JPEG", "MPO"):
-        return _jpeg_ends(data)
-    return _png_sums_hold(data) if kind == "PNG" else True
-
-
-def _png_sums_hold(data: bytes) -> bool:
-    place = 8
-    while place + 12 <= len(data):
-        end = place + 8 + int.from_bytes(data[place : place + 4], "big")
-        critical = data[place + 4] & 0x20 == 0
-        if critical and zlib.crc32(data[place + 4 : end]) != int.from_bytes(data[end : end + 4].ljust(4), "big"):
-            return False
-        if data[place + 4 : place + 8] == b"IEND":
-            return True
-        place = end + 4
-    return False
-
-
-def _jpeg_ends(data: bytes) -> bool:
-    place, scanned = 2, False
-    while found := _MARKER.search(data, place):
-        marker, place = found[1][0], found.end()
-        if marker == 0xD9:
-            return scanned
-        scanned = scanned or marker == 0xDA
-        if marker not in (0x01, 0xD8):
-            place += int.from_bytes(data[place : place + 2], "big")
-    return False
+def _cut_clear_colour(image: Image.Image, data: bytes) -> None:
+    """Cut the one transparent colour of a PNG of 16 bits a channel to 8 bits, as Pillow cuts its pixels."""
+    clear = image.info.get("transparency")
+    if image.format == "PNG" and data[24] == 16 and isinstance(clear, tuple):
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
 
 
 def _many(image: Image.Image) -> bool:
