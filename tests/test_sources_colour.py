@@ -31,8 +31,8 @@ from made_files import (
 )
 from PIL import Image
 
+from datagen import colour
 from datagen.errors import InputError
-from datagen.sources import colour
 from datagen.sources.decode import Decoded, decode
 
 CAP = 10**6

@@ -13,11 +13,11 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageChops
+from PIL import Image
 
+from datagen.colour import as_it_stands, eight_bits
 from datagen.errors import InputError
 from datagen.sources import trust
-from datagen.sources.colour import to_srgb
 from datagen.sources.whole import large_tiles, whole
 
 VERSION = 2
@@ -151,8 +151,8 @@ def _decode(data: bytes, max_pixels: int) -> Decoded:
             notes = ["animated or of several pages: the first is used"] if _many(image) else []
             with alone:
                 image.load()
-                plain = _as_it_stands(image)
-                return Decoded(np.ascontiguousarray(_eight_bits(_upright(plain, notes), notes)), tuple(notes), trust.mark(image.info))
+                pixels = eight_bits(_upright(as_it_stands(image), notes), notes)
+                return Decoded(np.ascontiguousarray(pixels), tuple(notes), trust.mark(image.info))
     except InputError:
         raise
     except Image.DecompressionBombError as error:
@@ -187,36 +187,6 @@ def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
         notes.append("broken EXIF orientation: taken as upright")
         return image
     return image.transpose(_TURNED[orientation])
-
-
-def _as_it_stands(image: Image.Image) -> Image.Image:
-    """Turn CMYK of a JPEG without Adobe's marker back, since Pillow takes every one as inverted."""
-    if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
-        turned = ImageChops.invert(image)
-        turned.info = image.info
-        return turned
-    return image
-
-
-def _eight_bits(image: Image.Image, notes: list[str]) -> np.ndarray:
-    """Return uint8 [H, W] or [H, W, 3] of any mode in sRGB; 16 bits are cut to their upper 8, transparency is laid on white."""
-    profile = image.info.get("icc_profile")
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG")):
-        values = np.asarray(image)
-        grey = np.asarray(to_srgb(Image.fromarray(np.clip(values >> 8, 0, 255).astype(np.uint8)), profile, notes))
-        clear = image.info.get("transparency")
-        return np.where(values == clear, np.uint8(255), grey) if isinstance(clear, int) else grey
-    if image.mode in ("I", "F"):
-        raise InputError("has 32-bit values", hint="save it with 8 or 16 bits a channel")
-    if image.has_transparency_data:
-        grey_like = image.mode in ("1", "L", "LA", "La")
-        image = image.convert("LA" if grey_like else "RGBA")
-        white = Image.new("L" if grey_like else "RGB", image.size, "white")
-        white.paste(to_srgb(image.convert(white.mode), profile, notes), mask=image.getchannel("A"))
-        return np.asarray(white)
-    if image.mode not in ("L", "RGB", "CMYK"):
-        image = image.convert("L" if image.mode == "1" else "RGB")
-    return np.asarray(to_srgb(image, profile, notes))
 
 
 def is_grey(pixels: np.ndarray) -> bool:

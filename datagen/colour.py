@@ -1,4 +1,4 @@
-"""Colours of an image's own ICC profile into sRGB, by LittleCMS."""
+"""Any image that Pillow opened as 8-bit levels in sRGB: 16 bits, inks, transparency, and ICC profiles by LittleCMS."""
 
 from __future__ import annotations
 
@@ -7,13 +7,58 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageChops, ImageCms
+
+from datagen.errors import InputError
 
 BROKEN = "broken or foreign colour profile: taken as sRGB"
 _LARGEST = 1 << 24
 _CLASSES = ("scnr", "mntr", "prtr", "spac")
 _SPACES = {"RGB": ("RGB",), "L": ("GRAY", "RGB"), "CMYK": ("CMYK",)}
 Change = Callable[[Image.Image], Image.Image]
+
+
+def as_it_stands(image: Image.Image) -> Image.Image:
+    """Return a loaded image as its file means it, where Pillow does not say so by its mode.
+
+    CMYK of a JPEG without Adobe's marker is turned back, since Pillow takes every one as inverted; 16 bits in 32 become 16.
+    """
+    turned = image
+    if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
+        turned = ImageChops.invert(image)
+    elif image.mode == "I" and image.format in ("PPM", "PNG"):
+        turned = Image.fromarray(np.clip(np.asarray(image), 0, 65535).astype(np.uint16))
+    turned.info = image.info
+    return turned
+
+
+def eight_bits(image: Image.Image, notes: list[str]) -> np.ndarray:
+    """Return uint8 [H, W] or [H, W, 3] of any mode in sRGB; 16 bits are cut to their upper 8, transparency is laid on white.
+
+    Args:
+        image: loaded, and upright if it is to be so.
+        notes: gets a sentence where its colour profile cannot be used.
+
+    Raises:
+        InputError: it has 32 bits a channel.
+    """
+    profile = image.info.get("icc_profile")
+    if image.mode.startswith("I;16"):
+        values = np.asarray(image)
+        grey = np.asarray(to_srgb(Image.fromarray((values >> 8).astype(np.uint8)), profile, notes))
+        clear = image.info.get("transparency")
+        return np.where(values == clear, np.uint8(255), grey) if isinstance(clear, int) else grey
+    if image.mode in ("I", "F"):
+        raise InputError("has 32-bit values", hint="save it with 8 or 16 bits a channel")
+    if image.has_transparency_data:
+        grey_like = image.mode in ("1", "L", "LA", "La")
+        image = image.convert("LA" if grey_like else "RGBA")
+        white = Image.new("L" if grey_like else "RGB", image.size, "white")
+        white.paste(to_srgb(image.convert(white.mode), profile, notes), mask=image.getchannel("A"))
+        return np.asarray(white)
+    if image.mode not in ("L", "RGB", "CMYK"):
+        image = image.convert("L" if image.mode == "1" else "RGB")
+    return np.asarray(to_srgb(image, profile, notes))
 
 
 def to_srgb(image: Image.Image, profile: object, notes: list[str]) -> Image.Image:
