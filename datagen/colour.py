@@ -7,29 +7,41 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageChops, ImageCms
+from PIL import Image, ImageChops, ImageCms, TiffImagePlugin
 
 from datagen.errors import InputError
 
 BROKEN = "broken or foreign colour profile: taken as sRGB"
-_LARGEST = 1 << 24
+_LARGEST, _LARGEST_TILE = 1 << 24, 1 << 22
 _CLASSES = ("scnr", "mntr", "prtr", "spac")
 _SPACES = {"RGB": ("RGB",), "L": ("GRAY", "RGB"), "CMYK": ("CMYK",)}
 Change = Callable[[Image.Image], Image.Image]
 
 
-def as_it_stands(image: Image.Image) -> Image.Image:
-    """Return a loaded image as its file means it, where Pillow does not say so by its mode.
+def load(image: Image.Image) -> Image.Image:
+    """Return an opened image with its pixels as the file means them, where Pillow would take them otherwise.
 
-    CMYK of a JPEG without Adobe's marker is turned back, since Pillow takes every one as inverted; 16 bits in 32 become 16.
+    CMYK of a JPEG without Adobe's marker is not inverted, 16 bits in 32 become 16, and the one transparent colour of 16-bit RGB is
+    cut to 8 bits as its pixels are.
+
+    Raises:
+        InputError: a tile of a TIFF, which is decoded whole, is far larger than the image. Anything that Pillow raises.
     """
-    turned = image
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        sides = [side for tag in (322, 323) if isinstance(side := image.tag_v2.get(tag), int)]
+        if len(sides) == 2 and sides[0] * sides[1] > max(_LARGEST_TILE, 4 * image.width * image.height):
+            raise InputError("has tiles far larger than the image", hint="save it again without tiles")
+    clear = image.info.get("transparency")
+    if isinstance(clear, tuple) and image.format == "PNG" and any(tile.args == "RGB;16B" for tile in image.tile):  # type: ignore[attr-defined]
+        image.info["transparency"] = tuple(value >> 8 for value in clear)
+    image.load()
+    meant = image
     if image.mode == "CMYK" and image.format == "JPEG" and "adobe" not in image.info:
-        turned = ImageChops.invert(image)
+        meant = ImageChops.invert(image)
     elif image.mode == "I" and image.format in ("PPM", "PNG"):
-        turned = Image.fromarray(np.clip(np.asarray(image), 0, 65535).astype(np.uint16))
-    turned.info = image.info
-    return turned
+        meant = Image.fromarray(np.clip(np.asarray(image), 0, 65535).astype(np.uint16))
+    meant.info = image.info
+    return meant
 
 
 def eight_bits(image: Image.Image, notes: list[str]) -> np.ndarray:

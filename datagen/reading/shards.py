@@ -39,10 +39,10 @@ def picture(content: bytes, where: object) -> Image.Image:
         image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
         if image.width * image.height > LARGEST:
             raise ValueError("too large")
-        image.load()
+        image = colour.load(image)
         if image.mode in {"L", "RGB"} and _plain(image):
             return image
-        return Image.fromarray(colour.eight_bits(ImageOps.exif_transpose(colour.as_it_stands(image)), []))
+        return Image.fromarray(colour.eight_bits(ImageOps.exif_transpose(image), []))
     except Exception as error:  # Pillow's plug-ins raise whatever a damaged file makes them trip over
         raise ArtefactError("cannot be decoded", where=where, hint="datagen describe --verify names what is damaged") from error
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from datagen.colour import as_it_stands, eight_bits
+from datagen.colour import eight_bits, load
 from datagen.errors import InputError
 from datagen.sources import trust
-from datagen.sources.whole import large_tiles, whole
+from datagen.sources.whole import whole
 
 VERSION = 2
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -144,14 +144,10 @@ def _decode(data: bytes, max_pixels: int) -> Decoded:
                 raise InputError(f"has {image.width:,} x {image.height:,} pixels, more than {max_pixels:,}", hint="make it smaller, or raise --set max_pixels")
             if not whole(data, image.format):
                 raise InputError("is cut short or damaged", hint=_DAMAGED)
-            if large_tiles(image):
-                raise InputError("has tiles far larger than the image", hint="save it again without tiles")
-            _cut_clear_colour(image, data)
             alone = _large if image.width * image.height > _LARGE else nullcontext()
             notes = ["animated or of several pages: the first is used"] if _many(image) else []
             with alone:
-                image.load()
-                pixels = eight_bits(_upright(as_it_stands(image), notes), notes)
+                pixels = eight_bits(_upright(load(image), notes), notes)
                 return Decoded(np.ascontiguousarray(pixels), tuple(notes), trust.mark(image.info))
     except InputError:
         raise
@@ -163,13 +159,6 @@ def _decode(data: bytes, max_pixels: int) -> Decoded:
         raise Unreadable("does not fit into memory", hint="make it smaller") from error
     except Exception as error:  # Pillow's plug-ins raise whatever a damaged file makes them trip over
         raise InputError(f"is damaged ({str(error)[:80] or type(error).__name__})", hint=_DAMAGED) from error
-
-
-def _cut_clear_colour(image: Image.Image, data: bytes) -> None:
-    """Cut the one transparent colour of a PNG of 16 bits a channel to 8 bits, as Pillow cuts its pixels."""
-    clear = image.info.get("transparency")
-    if image.format == "PNG" and data[24] == 16 and isinstance(clear, tuple):
-        image.info["transparency"] = tuple(value >> 8 for value in clear)
 
 
 def _many(image: Image.Image) -> bool:

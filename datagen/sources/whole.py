@@ -1,14 +1,11 @@
-"""What the bytes of an image file say before it is decoded: whether it is whole, where it ends, whether its tiles are far too large."""
+"""What the bytes of an image file say before it is decoded: whether it is whole, and where it ends."""
 
 from __future__ import annotations
 
 import re
 import zlib
 
-from PIL import Image, TiffImagePlugin
-
 _MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
-_LARGEST_TILE = 1 << 22
 
 
 def whole(data: bytes, kind: str | None) -> bool:
@@ -29,14 +26,6 @@ def without_tail(data: bytes) -> bytes:
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return data[: 8 + int.from_bytes(data[4:8], "little")]
     return data
-
-
-def large_tiles(image: Image.Image) -> bool:
-    """Whether an opened TIFF has tiles, which are decoded whole, far larger than the image and above 4 million pixels."""
-    if not isinstance(image, TiffImagePlugin.TiffImageFile):
-        return False
-    width, height = (image.tag_v2.get(tag) for tag in (322, 323))
-    return isinstance(width, int) and isinstance(height, int) and width * height > max(_LARGEST_TILE, 4 * image.width * image.height)
 
 
 def _png_end(data: bytes) -> int | None:
