@@ -118,7 +118,7 @@ def _animated() -> Iterator[Strange]:
 
 def _bombs() -> Iterator[Strange]:
     for name, content in bombs().items():
-        used = np.zeros((16, 16), np.uint8) if name == "tiff strip of 300 MB" else None
+        used = np.zeros((16, 16), np.uint8) if name == "tiff strip of 70 MB" else None
         later = name == "png 10,000,000 x 1"
         says = "times as long as wide" if later else "pixels" if " x " in name else "tiles far larger" if "tile" in name else "damaged"
         yield Strange("F4", f"bomb {name}.png", content, used, "" if used is not None else says, later=later)
@@ -141,10 +141,11 @@ def polyglots() -> tuple[Strange, ...]:
     photo = saved(images[0], "JPEG", quality=98, subsampling=0)
     inside = png(images[5], 2, before=chunk(b"tEXt", b"Comment\0" + CANARY) + chunk(b"zTXt", b"Comment\0\0" + zlib.compress(CANARY)))
     return (
-        Strange("F5", "photo and zip.jpg", photo + _zip(), images[0], most=3),
+        Strange("F5", "photo and zip.jpg", photo + _zip(), images[0], most=6),
         Strange("F5", "picture and page.png", saved(images[1]) + page, images[1]),
         Strange("F5", "animation and script.gif", saved(images[2], "GIF") + b"/*" + CANARY + b"*/", images[2]),
         Strange("F5", "webp and pdf.webp", saved(images[3], "WEBP", lossless=True) + b"%PDF-1.7 " + CANARY, images[3]),
+        Strange("F5", "progressive and page.jpg", saved(images[6], "JPEG", quality=98, subsampling=0, progressive=True) + page, images[6], most=6),
         Strange("F5", "bmp and tail.bmp", saved(images[4], "BMP") + CANARY * 9, images[4]),
         Strange("F5", "texts.png", inside, images[5]),
     )

@@ -89,15 +89,21 @@ def test_describe(planted: tuple[Path, dict[str, Strange]], scanned: Dataset, ca
     assert told["fingerprint"] == scanned.fingerprint and told["images"] == len(scanned)
 
 
+@pytest.mark.slow
 def test_fit(planted: tuple[Path, dict[str, Strange]], scanned: Dataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root, _ = planted
-    order = ["fit", str(root), "--out", str(tmp_path / "run"), "--dry-run", "--images", "100", "--threads", "1", "--size", "8"]
+    order = ["fit", str(planted[0]), "--out", str(tmp_path / "run"), "--dry-run", "--images", "100", "--threads", "1", "--size", "8", "--deterministic"]
     assert run(order) == 0
     told = capsys.readouterr().out
     assert f"{len(SKIPPED)} of {len(scanned) + len(SKIPPED):,} images" in told and not (tmp_path / "run").exists()
-    assert run([*order, "--strict-input"]) == 3
+
+
+def test_fit_in_strict_mode(planted: tuple[Path, dict[str, Strange]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The real command, not its dry run: it scans, writes scan.json and refuses."""
+    root, by_path = planted
+    assert run(["fit", str(root), "--out", str(tmp_path / "run"), "--strict-input", "--quiet"]) == 3
     refused = capsys.readouterr().err
     assert refused.startswith("error: ") and refused.count("\n") == 1 and f"{len(SKIPPED)} of" in refused and "strange/" in refused
+    agrees(json.loads((tmp_path / "run/scan.json").read_text())["problems"], by_path)
 
 
 def test_evaluate(planted: tuple[Path, dict[str, Strange]], scanned: Dataset, tmp_path: Path) -> None:
