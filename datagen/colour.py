@@ -12,7 +12,7 @@ from PIL import Image, ImageChops, ImageCms, TiffImagePlugin
 from datagen.errors import InputError
 
 BROKEN = "broken or foreign colour profile: taken as sRGB"
-_LARGEST, _LARGEST_TILE = 1 << 24, 1 << 22
+_LARGEST, _LARGEST_TILE, _STRIP = 1 << 24, 1 << 22, 1 << 21
 _CLASSES = ("scnr", "mntr", "prtr", "spac")
 _SPACES = {"RGB": ("RGB",), "L": ("GRAY", "RGB"), "CMYK": ("CMYK",)}
 Change = Callable[[Image.Image], Image.Image]
@@ -47,6 +47,8 @@ def load(image: Image.Image) -> Image.Image:
 def eight_bits(image: Image.Image, notes: list[str]) -> np.ndarray:
     """Return uint8 [H, W] or [H, W, 3] of any mode in sRGB; 16 bits are cut to their upper 8, transparency is laid on white.
 
+    Large images are converted in strips, as a whole one would be held several times at once.
+
     Args:
         image: loaded, and upright if it is to be so.
         notes: gets a sentence where its colour profile cannot be used.
@@ -54,6 +56,19 @@ def eight_bits(image: Image.Image, notes: list[str]) -> np.ndarray:
     Raises:
         InputError: it has 32 bits a channel.
     """
+    rows = max(1, _STRIP // image.width)
+    if rows >= image.height:
+        return _eight_bits(image, notes)
+    found: np.ndarray | None = None
+    for top in range(0, image.height, rows):
+        strip = _eight_bits(image.crop((0, top, image.width, min(top + rows, image.height))), notes if top == 0 else [])
+        found = np.empty((image.height, *strip.shape[1:]), np.uint8) if found is None else found
+        found[top : top + rows] = strip
+    assert found is not None
+    return found
+
+
+def _eight_bits(image: Image.Image, notes: list[str]) -> np.ndarray:
     profile = image.info.get("icc_profile")
     if image.mode.startswith("I;16"):
         values = np.asarray(image)

@@ -101,6 +101,16 @@ def test_a_profile_turns_and_cuts_with_the_image() -> None:
     assert np.array_equal(seen(saved(Image.fromarray(grey), icc_profile=grey_profile(3.0))).pixels, eight)
 
 
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_large_images_are_converted_in_strips_to_the_same(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = Image.fromarray(ALL) if mode == "I;16" else Image.fromarray(noise(50, 30)).convert(mode)
+    image.info["icc_profile"] = {"CMYK": press_profile(), "L": grey_profile(2.0), "RGB": SWAPPED}.get(mode, b"broken")
+    image.info |= {"transparency": 3} if mode == "P" else {}
+    whole, notes = colour.eight_bits(image, []), []
+    monkeypatch.setattr(colour, "_STRIP", 7 * image.width)
+    assert np.array_equal(colour.eight_bits(image, notes), whole) and len(notes) == (mode not in ("CMYK", "L", "RGB"))
+
+
 def test_many_threads_share_profiles() -> None:
     files = [saved(STEPS, icc_profile=icc) for icc in (SWAPPED, rgb_profile(ADOBE, 563 / 256), rgb_profile())] * 20
     with ThreadPoolExecutor(4) as pool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import stat
@@ -19,6 +20,8 @@ from datagen.colour import eight_bits, load
 from datagen.errors import InputError
 from datagen.sources import trust
 from datagen.sources.whole import whole
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its words about damaged files go to stderr
 
 VERSION = 2
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
