@@ -67,6 +67,7 @@ def _damaged() -> Iterator[Strange]:
     yield Strange("F1", "empty.png", b"", says="is empty")
     yield Strange("F1", "cut.png", whole[: len(whole) // 2], says="cut short or damaged")
     yield Strange("F1", "cut.jpg", photo[: len(photo) // 2], says="damaged")
+    yield Strange("F1", "half zeros.jpg", photo[: len(photo) // 2] + bytes(len(photo) // 2), says="cut short or damaged")
     yield Strange("F1", "noise.png", np.random.default_rng(3).bytes(500), says="no image of a known format")
     yield Strange("F1", "noise after its mark.png", whole[:8] + np.random.default_rng(4).bytes(500), says="damaged")
     yield Strange("F1", "flipped.png", whole[:200] + bytes([whole[200] ^ 8]) + whole[201:], says="damaged")

@@ -49,6 +49,11 @@ def agrees(found: list[dict[str, str]], by_path: dict[str, Strange]) -> None:
 
 @pytest.mark.parametrize("each", [each for each in corpus() if not each.later], ids=lambda each: f"{each.row} {each.name}")
 def test_one_file_is_read_right_or_refused(each: Strange, tmp_path: Path) -> None:
+    check_one(each, tmp_path)
+
+
+def check_one(each: Strange, tmp_path: Path) -> None:
+    """Assert that a file has the pixels and notes, or the refusal, that stand beside it."""
     (tmp_path / each.name).write_bytes(each.content)
     if each.pixels is None:
         with pytest.raises(InputError) as caught, audit.watch():

@@ -77,7 +77,12 @@ CASES: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_strange_places_are_skipped_and_never_opened(name: str, tmp_path: Path) -> None:
-    """F6: nine cases and two more; nothing but the folder itself, the cache and code of ours is opened."""
+    """F6: nine cases and two more."""
+    check_place(name, tmp_path)
+
+
+def check_place(name: str, tmp_path: Path) -> None:
+    """Assert that a strange place is skipped, and that nothing but the folder itself, the cache and code of ours is opened."""
     root = images(tmp_path / "r", 30)
     scan(root, Recipe())
     make, says = CASES[name]
