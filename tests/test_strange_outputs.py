@@ -132,9 +132,9 @@ def test_the_report_of_an_evaluation_holds_pixels_alone(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_run_and_its_shards_hold_pixels_alone(tmp_path: Path) -> None:
     real = folder(tmp_path / "real", 0, polyglot=True)
-    settings = {"images": 400, "threads": 1, "device": "cpu", "size": "16", "tensorboard": False}
+    settings = {"images": 400, "threads": 1, "device": "cpu", "size": "16"}
     datagen.fit(real, tmp_path / "run", **settings)
-    datagen.synthesize(tmp_path / "run", tmp_path / "shards", per_class=4, threshold=0.0, workers=1)
+    datagen.synthesize(tmp_path / "run", tmp_path / "shards", per_class=4, min_confidence=0.0, workers=1)
     clean(tmp_path / "run", tmp_path / "shards", machine.cache_folder())
 
 
