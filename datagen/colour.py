@@ -12,7 +12,7 @@ from PIL import Image, ImageChops, ImageCms, TiffImagePlugin
 from datagen.errors import InputError
 
 BROKEN = "broken or foreign colour profile: taken as sRGB"
-_LARGEST, _LARGEST_TILE, _STRIP = 1 << 24, 1 << 22, 1 << 21
+_LARGEST, _LARGEST_TILE, _STRIP = 1 << 22, 1 << 22, 1 << 21
 _CLASSES = ("scnr", "mntr", "prtr", "spac")
 _SPACES = {"RGB": ("RGB",), "L": ("GRAY", "RGB"), "CMYK": ("CMYK",)}
 Change = Callable[[Image.Image], Image.Image]
@@ -107,7 +107,7 @@ def to_srgb(image: Image.Image, profile: object, notes: list[str]) -> Image.Imag
     return image.convert("RGB") if image.mode == "CMYK" else image
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)
 def _change(profile: bytes, mode: str) -> Change:
     """Return what brings images of a mode from a profile to sRGB; one of PyCMSError, OSError and ValueError where the profile does not fit."""
     if not 128 < len(profile) <= _LARGEST:

@@ -21,6 +21,7 @@ from PIL import Image, PngImagePlugin
 from strange import corpus
 from test_strange_outputs import forget, peak
 
+from datagen.colour import BROKEN
 from datagen.errors import ArtefactError, DatagenError, InputError
 from datagen.reading.shards import picture
 from datagen.records import Recipe
@@ -31,7 +32,8 @@ from datagen.sources.whole import without_tail
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "600"))
 """how long the slow tier goes on"""
 FAST = 400
-LONGEST, MOST_MEMORY, CAP = 10.0, 500 << 20, 64_000_000
+LONGEST, MOST_MEMORY, CAP = 10.0, 500 << 20, 24_000_000
+"""seconds and bytes that an image may take, and the cap of pixels: WebP takes most, 16 bytes a pixel within libwebp and Pillow"""
 Mutation = Callable[[bytes, np.random.Generator], bytes]
 
 
@@ -207,6 +209,22 @@ def fuzz(root: Path, first: int, goes_on: Callable[[int], bool]) -> tuple[int, i
                 check_scan(root / f"r{index}", [mutant(k) for k in range(index - 64, index)])
     os.close(last)
     return index - first, used
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(4_000, marks=pytest.mark.slow)])
+def test_broken_profiles_are_used_or_noted(count: int) -> None:
+    """A colour profile lies packed in a PNG, so that mutants of whole files seldom reach into it."""
+    files = {mode: Image.fromarray(noise(5, 5)).convert(mode) for mode in ("RGB", "L", "CMYK")}
+    profiles = {"RGB": rgb_profile(), "L": grey_profile(2), "CMYK": press_profile()}
+    held = forget()
+    for index in range(count):
+        rng = np.random.default_rng([8, index])
+        mode = ("RGB", "L", "CMYK")[index % 3]
+        broken = MUTATIONS[int(rng.integers(len(MUTATIONS)))](profiles[mode], rng)
+        with alarm():
+            found = decode(saved(files[mode], "TIFF" if mode == "CMYK" else "PNG", icc_profile=broken), max_pixels=CAP)
+        assert found.pixels.shape[:2] == (5, 5) and found.notes in ((), (BROKEN,)), index
+    assert peak() - held < MOST_MEMORY
 
 
 def test_a_few_hundred_mutants(tmp_path: Path) -> None:
