@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import audit
 import numpy as np
 import pytest
 from PIL import Image
@@ -21,6 +22,15 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
         if name.startswith("DATAGEN_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("DATAGEN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_read_is_executed() -> Iterator[None]:
+    """What our readers read runs, imports, starts and calls nothing (P7), in whatever test."""
+    audit.taken()
+    audit.wrap()
+    yield
+    assert audit.taken() == []
 
 
 def draw(rng: np.random.Generator, label: int, height: int, width: int, channels: int) -> np.ndarray:

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
-from datagen import machine
+from datagen import colour, machine
 from datagen.contracts import Rows
 from datagen.errors import ArtefactError, InputError, UsageError
 from datagen.formats import encode
@@ -28,24 +28,24 @@ from datagen.reading.verify import verify, whole
 __all__ = ["Loaded", "ShardDataset", "decoded", "load", "picture", "verify"]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+LARGEST = 64_000_000
+"""pixels of an image, as many as a labelled folder's may have"""
 PIECE = 256
 """images decoded by one thread at a time"""
 
 
 def picture(content: bytes, where: object) -> Image.Image:
-    """Return an image file upright, as mode L or RGB, on white where it is transparent; ArtefactError where it cannot be decoded."""
+    """Return an image file upright, as mode L or RGB in sRGB, on white where it is transparent; ArtefactError where it cannot be decoded."""
     try:
         image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
-        image.load()
+        if image.width * image.height > LARGEST:
+            raise ValueError("too large")
+        image = colour.load(image)
         if image.mode in {"L", "RGB"} and _plain(image):
             return image
-        image = ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        return Image.fromarray(colour.eight_bits(ImageOps.exif_transpose(image), []))
+    except Exception as error:  # Pillow's plug-ins raise whatever a damaged file makes them trip over
         raise ArtefactError("cannot be decoded", where=where, hint="datagen describe --verify names what is damaged") from error
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode in {"L", "RGB"} else image.convert("RGB")
 
 
 def _plain(image: Image.Image) -> bool:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import re
 import stat
 import threading
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -16,13 +16,16 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from datagen.colour import eight_bits, load
 from datagen.errors import InputError
 from datagen.sources import trust
+from datagen.sources.whole import whole
 
-VERSION = 1
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its words about damaged files go to stderr
+
+VERSION = 2
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _MAGIC = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF....WEBP|BM|GIF8[79]a|II\*\0|MM\0\*|II\+\0|MM\0\+|P[1-7yfF]", re.DOTALL)
-_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
 _TURNED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -93,7 +96,8 @@ def decode(source: str | os.PathLike[str] | bytes, *, max_pixels: int) -> Decode
         max_pixels: height x width in pixels above which the image is refused from its header.
 
     Returns:
-        upright pixels (EXIF or XMP orientation applied), transparency laid on white, 16 bits cut to their upper 8.
+        upright pixels (EXIF or XMP orientation applied), transparency laid on white, 16 bits cut to their upper 8, colours of
+        an ICC profile brought to sRGB.
 
     Raises:
         InputError: no regular file, unreadable, of another format, too large, or damaged anywhere; the hint is the remedy.
@@ -141,13 +145,13 @@ def _decode(data: bytes, max_pixels: int) -> Decoded:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise InputError(f"has {image.width:,} x {image.height:,} pixels, more than {max_pixels:,}", hint="make it smaller, or raise --set max_pixels")
-            if not _whole(data, image.format):
+            if not whole(data, image.format):
                 raise InputError("is cut short or damaged", hint=_DAMAGED)
             alone = _large if image.width * image.height > _LARGE else nullcontext()
             notes = ["animated or of several pages: the first is used"] if _many(image) else []
             with alone:
-                image.load()
-                return Decoded(np.ascontiguousarray(_eight_bits(_upright(image, notes))), tuple(notes), trust.mark(image.info))
+                pixels = eight_bits(_upright(load(image), notes), notes)
+                return Decoded(np.ascontiguousarray(pixels), tuple(notes), trust.mark(image.info))
     except InputError:
         raise
     except Image.DecompressionBombError as error:
@@ -158,38 +162,6 @@ def _decode(data: bytes, max_pixels: int) -> Decoded:
         raise Unreadable("does not fit into memory", hint="make it smaller") from error
     except Exception as error:  # Pillow's plug-ins raise whatever a damaged file makes them trip over
         raise InputError(f"is damaged ({str(error)[:80] or type(error).__name__})", hint=_DAMAGED) from error
-
-
-def _whole(data: bytes, kind: str | None) -> bool:
-    """Whether JPEG and PNG are whole, where Pillow would fill up what is missing or wrong; it notices by itself in the others."""
-    if kind in ("JPEG", "MPO"):
-        return _jpeg_ends(data)
-    return _png_sums_hold(data) if kind == "PNG" else True
-
-
-def _png_sums_hold(data: bytes) -> bool:
-    place = 8
-    while place + 12 <= len(data):
-        end = place + 8 + int.from_bytes(data[place : place + 4], "big")
-        critical = data[place + 4] & 0x20 == 0
-        if critical and zlib.crc32(data[place + 4 : end]) != int.from_bytes(data[end : end + 4].ljust(4), "big"):
-            return False
-        if data[place + 4 : place + 8] == b"IEND":
-            return True
-        place = end + 4
-    return False
-
-
-def _jpeg_ends(data: bytes) -> bool:
-    place, scanned = 2, False
-    while found := _MARKER.search(data, place):
-        marker, place = found[1][0], found.end()
-        if marker == 0xD9:
-            return scanned
-        scanned = scanned or marker == 0xDA
-        if marker not in (0x01, 0xD8):
-            place += int.from_bytes(data[place : place + 2], "big")
-    return False
 
 
 def _many(image: Image.Image) -> bool:
@@ -207,26 +179,6 @@ def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
         notes.append("broken EXIF orientation: taken as upright")
         return image
     return image.transpose(_TURNED[orientation])
-
-
-def _eight_bits(image: Image.Image) -> np.ndarray:
-    """Return uint8 [H, W] or [H, W, 3] of any mode; 16 bits are cut to their upper 8, transparency is laid on white."""
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PPM", "PNG")):
-        values = np.asarray(image)
-        grey = np.clip(values >> 8, 0, 255).astype(np.uint8)
-        clear = image.info.get("transparency")
-        return np.where(values == clear, np.uint8(255), grey) if isinstance(clear, int) else grey
-    if image.mode in ("I", "F"):
-        raise InputError("has 32-bit values", hint="save it with 8 or 16 bits a channel")
-    if image.has_transparency_data:
-        grey_like = image.mode in ("1", "L", "LA", "La")
-        image = image.convert("LA" if grey_like else "RGBA")
-        white = Image.new("L" if grey_like else "RGB", image.size, "white")
-        white.paste(image.convert(white.mode), mask=image.getchannel("A"))
-        return np.asarray(white)
-    if image.mode not in ("L", "RGB"):
-        image = image.convert("L" if image.mode == "1" else "RGB")
-    return np.asarray(image)
 
 
 def is_grey(pixels: np.ndarray) -> bool:

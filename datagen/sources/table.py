@@ -7,6 +7,7 @@ import io
 import os
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from datagen.errors import InputError, nearest
@@ -18,6 +19,7 @@ PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "file_path"
 LABEL_COLUMNS = ("label", "class", "class_name", "category", "target")
 _DELIMITERS = (",", ";", "\t", "|")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_LINE_END = re.compile(r"\r\n|\r|\n")
 _HEADER = "the first line must be a header such as path,label"
 
 
@@ -34,8 +36,9 @@ def list_csv(file: Path, group: str | None) -> Listing:
     Raises:
         InputError: the file cannot be read, is no text, or its header names no path or no label.
     """
-    rows = csv.reader(io.StringIO(_text(file), newline=""), delimiter=(delimiter := _delimiter(file)), strict=True)
-    header = [name.strip() for name in next(rows)]
+    text = _text(file)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=(delimiter := _delimiter(file, text)), strict=True)
+    header = _header(file, rows)
     path_column, label_column = _column(file, header, PATH_COLUMNS), _column(file, header, LABEL_COLUMNS)
     group_column = header.index(group) if group in header else None
     base = os.path.realpath(file.parent)
@@ -72,27 +75,41 @@ def list_csv(file: Path, group: str | None) -> Listing:
 def _text(file: Path) -> str:
     try:
         raw = file.read_bytes()
-        return raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", where=file, hint="check its permissions") from error
+    kind, coding = ("UTF-16", "utf-16") if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else ("UTF-8", "utf-8-sig")
+    try:
+        text = raw.decode(coding)
     except UnicodeDecodeError as error:
-        raise InputError("is not UTF-8", where=file, hint="save it as UTF-8") from error
+        line = len(_LINE_END.findall(raw[: error.start].decode(coding, "ignore"))) + 1
+        raise InputError(f"line {line} is not {kind}", where=file, hint="save it as UTF-8") from error
+    if "\0" in text:
+        line = len(_LINE_END.findall(text[: text.index("\0")])) + 1
+        raise InputError(f"line {line} holds zero bytes, so it is no text", where=file, hint="save it as UTF-8")
+    return text
 
 
-def _delimiter(file: Path) -> str:
-    first = _text(file).partition("\n")[0]
+def _delimiter(file: Path, text: str) -> str:
+    first = _LINE_END.split(text, maxsplit=1)[0]
     if not first.strip():
-        raise InputError("has no header", where=file, hint=_HEADER)
+        raise InputError("line 1 has no header", where=file, hint=_HEADER)
     return max(_DELIMITERS, key=first.count)
+
+
+def _header(file: Path, rows: Iterator[list[str]]) -> list[str]:
+    try:
+        return [name.strip() for name in next(rows)]
+    except csv.Error as error:
+        raise InputError(f"line 1 is no CSV ({error})", where=file, hint="check its quotes") from error
 
 
 def _column(file: Path, header: list[str], wanted: tuple[str, ...]) -> int:
     low = [name.casefold() for name in header]
     found = [name for name in wanted if name in low]
     if not found:
-        raise InputError(f"has no column {wanted[0]!r}", where=file, hint=f"{_HEADER}; {nearest(wanted[0], header)}")
+        raise InputError(f"line 1 has no column {wanted[0]!r}", where=file, hint=f"{_HEADER}; {nearest(wanted[0], header)}")
     if low.count(found[0]) > 1:
-        raise InputError(f"has two columns {found[0]!r}", where=file, hint="rename one of them")
+        raise InputError(f"line 1 has two columns {found[0]!r}", where=file, hint="rename one of them")
     return low.index(found[0])
 
 

@@ -16,12 +16,13 @@ from datagen.formats.names import key
 from datagen.progress import Progress
 from datagen.reading.located import Found, locate
 from datagen.reading.manifest import is_set, open_set
+from datagen.sources.whole import without_tail
 
 LIST = "merged.json"
 
 
 def merge(shards: str | Path, real: str | Path, out: str | Path, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Write real and synthetic images as one folder with a folder a class, every image file as it is.
+    """Write real and synthetic images as one folder with a folder a class, every image file as it is, without what hangs on behind its end.
 
     Class folders are those of the real images, also where the shards have no image of a class, so that labels stay the same. The
     folder appears when it is whole; the same call continues one that was stopped. A train/ inside `real` is taken alone.
@@ -87,8 +88,14 @@ def _names(real: Found, made: Found) -> list[str]:
 
 
 def _contents(real: Found, made: Found, progress: Progress) -> Iterator[bytes]:
-    """Yield the bytes of every file in the order of `_names`."""
+    """Yield the bytes of every file in the order of `_names`, real ones without a tail that is no part of the image."""
+    cut = 0
     for source in (real, made):
         for row in range(len(source.labels)):
-            yield source.content(row)
+            content = source.content(row)
+            image = without_tail(content) if source is real else content
+            cut += len(image) < len(content)
+            yield image
             progress.advance(1)
+    if cut:
+        progress.warn(f"{cut:,} real files hold more behind the end of the image; it was left out")
