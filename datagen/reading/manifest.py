@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datagen
-from datagen import registry, storage
+from datagen import registry, storage, untrusted
 from datagen.contracts import Format
 from datagen.errors import ArtefactError, DatagenError
-from datagen.formats.folder import plain
 from datagen.records import SCHEMA, ShardNote
 
 MANIFEST = "manifest.json"
@@ -22,6 +23,10 @@ SIDE = ".datagen"
 PLAN = f"{SIDE}/plan.json"
 NOTES = f"{SIDE}/notes"
 DATA = "data"
+MOST, LONGEST, CHANNELS = 10**7, 1 << 14, (1, 3)
+"""shards, height or width in pixels, and channels that a set may have"""
+TEXTS = ("production", "format", "source", "suffix")
+NOTE_LIMIT = 1 << 24
 
 
 def note_name(id: int) -> str:
@@ -64,7 +69,7 @@ class ShardSet:
 
 def is_set(path: str | Path) -> bool:
     """Whether a folder is a set of shards, finished or not."""
-    return (Path(path) / MANIFEST).exists() or (Path(path) / PLAN).exists()
+    return any(os.path.lexists(Path(path) / name) for name in (MANIFEST, PLAN))
 
 
 def open_set(path: str | Path, *, allow_partial: bool = False) -> ShardSet:
@@ -78,26 +83,38 @@ def open_set(path: str | Path, *, allow_partial: bool = False) -> ShardSet:
         ArtefactError: no set, damaged, made by a newer datagen, or not finished.
     """
     root = Path(path)
-    if (root / MANIFEST).exists():
+    if os.path.lexists(root / MANIFEST):
         manifest = checked(storage.read_sealed(root / MANIFEST), root / MANIFEST)
-        notes = tuple(parse_note(note, root / MANIFEST) for note in _list(manifest, "shards", root))
-        return ShardSet(root, manifest, notes, manifest)
-    if not (root / PLAN).exists():
+        if not isinstance(manifest.get("shards"), list) or not isinstance(manifest.get("files", {}), dict):
+            raise ArtefactError("has no list of shards, or none of files", where=root / MANIFEST)
+        notes = tuple(parse_note(note, root / MANIFEST) for note in manifest["shards"])
+        return _matching(ShardSet(root, manifest, notes, manifest), len(notes))
+    if not os.path.lexists(root / PLAN):
         raise ArtefactError("is no set of shards: it has no manifest.json", where=path, hint="give the folder that synthesize wrote")
     plan = checked(storage.read_sealed(root / PLAN), root / PLAN)
-    found = [root / note_name(id) for id in range(int(plan["shards"]))]
-    notes = tuple(read_note(file) for file in found if file.exists())
+    count = plan.get("shards")
+    if type(count) is not int or not 0 <= count <= MOST:
+        raise ArtefactError("says no number of shards", where=root / PLAN)
+    names = sorted(os.listdir(root / NOTES)) if (root / NOTES).is_dir() else []
+    notes = tuple(read_note(root / NOTES / name) for name in names if re.fullmatch(r"\d{5,9}\.json", name) and int(name[:-5]) < count)
     if not allow_partial:
-        raise ArtefactError(
-            f"is not finished: {len(notes)} of {len(found)} shards are there", where=path, hint="give its synthesize command again, or allow_partial=True"
-        )
-    return ShardSet(root, plan, notes, None)
+        hint = "give its synthesize command again, or allow_partial=True"
+        raise ArtefactError(f"is not finished: {len(notes)} of {count} shards are there", where=path, hint=hint)
+    return _matching(ShardSet(root, plan, notes, None), count)
 
 
-def _list(value: Mapping[str, Any], key: str, root: Path) -> list[Any]:
-    if not isinstance(value.get(key), list):
-        raise ArtefactError(f"has no list {key!r}", where=root / MANIFEST)
-    return list(value[key])
+def _matching(found: ShardSet, count: int) -> ShardSet:
+    """Return a set whose notes are of `count` different shards of one production; ArtefactError where they are not."""
+    ids, known = [note.id for note in found.notes], set(found.classes)
+    for note in found.notes:
+        if note.production not in {"", found.plan["production"]}:
+            what = f"holds a shard of another production ({note.file}): generators are not mixed within a set"
+            raise ArtefactError(what, where=found.root, hint="make both sets anew in folders of their own")
+        if note.file != found.format.name(note.id, count) or not known.issuperset(note.rows):
+            raise ArtefactError(f"holds a note with a wrong name or number ({note.file!r})", where=found.root)
+    if len(set(ids)) != len(ids) or (found.manifest is not None and sorted(ids) != list(range(count))):
+        raise ArtefactError("names a shard twice, or not all of them", where=found.root)
+    return found
 
 
 def checked(value: dict[str, Any], where: Path) -> dict[str, Any]:
@@ -106,22 +123,29 @@ def checked(value: dict[str, Any], where: Path) -> dict[str, Any]:
     Raises:
         ArtefactError: it is of a newer schema, or what every reader needs is missing or wrong.
     """
-    if not isinstance(value.get("schema"), int) or value["schema"] > SCHEMA:
+    if type(value.get("schema")) is not int or value["schema"] > SCHEMA:
         needed = value.get("version", f"with schema {value.get('schema')}")
         raise ArtefactError(f"needs datagen >= {needed}, this is {datagen.__version__}", where=where, hint="update datagen")
     classes = value.get("classes")
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes) or sorted(set(classes)) != classes:
         raise ArtefactError("has no list of distinct, sorted classes", where=where)
+    shape = value.get("shape")
+    if not isinstance(shape, list) or len(shape) != 3 or not all(type(side) is int and 1 <= side <= LONGEST for side in shape) or shape[0] not in CHANNELS:
+        raise ArtefactError("has no shape of images", where=where)
+    if any(not isinstance(value.get(key), str) for key in TEXTS) or type(value.get("seed")) is not int:
+        raise ArtefactError(f"does not say what made it ({', '.join(TEXTS)}, seed)", where=where)
+    if ".py:" in value["format"]:
+        raise ArtefactError("names code as its format", where=where, hint="no file of a set is ever run")
     try:
-        registry.load("formats", str(value.get("format")))
+        registry.load("formats", value["format"])
     except DatagenError as error:
-        raise ArtefactError(f"has an unknown format {value.get('format')!r}", where=where, hint=error.hint) from error
+        raise ArtefactError(f"has an unknown format {value['format']!r}", where=where, hint=error.hint) from error
     return value
 
 
 def read_note(path: Path) -> ShardNote:
     """Read one note; ArtefactError where it is damaged."""
-    return parse_note(storage.read_sealed(path), path)
+    return parse_note(storage.read_sealed(path, limit=NOTE_LIMIT), path)
 
 
 def parse_note(value: Any, where: Path) -> ShardNote:
@@ -131,6 +155,7 @@ def parse_note(value: Any, where: Path) -> ShardNote:
         numbers = (note.id, note.accepted, note.tried, note.forced, note.near_copies, note.bytes, *note.rows.values())
     except (TypeError, AttributeError) as error:
         raise ArtefactError("holds a note that cannot be read", where=where) from error
-    if not plain(note.file) or not all(isinstance(n, int) and n >= 0 for n in numbers) or not isinstance(note.sha256, str):
+    texts = all(isinstance(text, str) for text in (note.sha256, note.production))
+    if not untrusted.plain(note.file) or not all(type(n) is int and 0 <= n < 1 << 62 for n in numbers) or not texts:
         raise ArtefactError("holds a note with a wrong name or number", where=where)
     return note

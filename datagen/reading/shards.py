@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
 from datagen import machine
@@ -33,18 +33,16 @@ PIECE = 256
 
 def picture(content: bytes, where: object) -> Image.Image:
     """Return an image file upright, as mode L or RGB, on white where it is transparent; ArtefactError where it cannot be decoded."""
-    try:
+    with encode.undecodable(where):
         image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
-        image.load()
+        encode.whole(image)
         if image.mode in {"L", "RGB"} and _plain(image):
             return image
         image = ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ArtefactError("cannot be decoded", where=where, hint="datagen describe --verify names what is damaged") from error
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image if image.mode in {"L", "RGB"} else image.convert("RGB")
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return image if image.mode in {"L", "RGB"} else image.convert("RGB")
 
 
 def _plain(image: Image.Image) -> bool:
@@ -195,6 +193,8 @@ def _names(found: ShardSet, file: str, rows: Rows, first: int, keep: np.ndarray)
 
 def decoded(contents: Sequence[bytes], shape: tuple[int, int, int], where: object) -> np.ndarray:
     """Return uint8 [N, H, W, C] of image files that all have one shape (H, W, C); ArtefactError where one has another."""
+    if len(contents) and encode.decode(contents[0], where).shape != shape:
+        raise ArtefactError(f"holds an image of another shape than {shape}", where=where)
     images = np.empty((len(contents), *shape), np.uint8)
 
     def piece(first: int) -> None:

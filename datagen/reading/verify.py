@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
-from datagen import storage
+from datagen import untrusted
 from datagen.contracts import Format
 from datagen.errors import ArtefactError
-from datagen.reading.manifest import DATA, MANIFEST, NOTES, ShardSet, note_name, open_set
+from datagen.reading.manifest import DATA, MANIFEST, NOTES, ShardSet, note_name, open_set, read_note
 from datagen.records import ShardNote
 
 
@@ -24,7 +23,7 @@ def verify(path: str | Path) -> list[str]:
         found = open_set(path, allow_partial=True)
     except ArtefactError as error:
         if error.where.endswith(".json"):
-            return [f"{Path(error.where).relative_to(Path(path))}: {error.what}"]
+            return [f"{os.path.relpath(error.where, path)}: {error.what}"]
         raise
     problems = [] if found.manifest is not None else [f"{MANIFEST}: is missing; the set is not finished"]
     problems += _sidecars(found)
@@ -36,7 +35,7 @@ def verify(path: str | Path) -> list[str]:
 def damage(root: Path, format: Format, note: ShardNote) -> list[str]:
     """Return one line for each file of a committed shard that is missing or differs in size or SHA-256 from its note."""
     path = root / note.file
-    problem = _differs(path, note.sha256)
+    problem = _differs(path, note.sha256, root)
     if problem:
         return [f"{note.file}: {problem}"]
     try:
@@ -46,36 +45,33 @@ def damage(root: Path, format: Format, note: ShardNote) -> list[str]:
     size = path.stat().st_size
     problems = []
     for name, sha256 in beside:
-        problem = _differs(root / name, sha256)
+        problem = _differs(root / name, sha256, root)
         problems += [f"{name}: {problem}"] * bool(problem)
         size += 0 if problem else (root / name).stat().st_size
     return problems or ([] if size == note.bytes else [f"{note.file}: has {size:,} bytes, its note says {note.bytes:,}"])
 
 
-def _differs(path: Path, sha256: str) -> str:
-    if path.is_symlink():
-        return "is a link"
-    if not path.is_file():
-        return "is missing"
+def _differs(path: Path, sha256: str, root: Path) -> str:
     try:
-        return "" if storage.hash_file(path) == sha256 else "differs from its SHA-256"
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
+        return "" if untrusted.sha256(path, root) == sha256 else "differs from its SHA-256"
+    except ArtefactError as error:
+        return error.what
 
 
 def _sidecars(found: ShardSet) -> Iterator[str]:
     """Yield what is wrong with the files that the manifest names beside the shards, and with the notes."""
     if found.manifest is None:
         return
-    for name, sha256 in dict(found.manifest.get("files", {})).items():
-        if problem := _differs(found.root / name, str(sha256)):
+    for name, sha256 in found.manifest.get("files", {}).items():
+        if problem := _differs(found.root / name, str(sha256), found.root) if untrusted.plain(name) else "is no name of a file of a set":
             yield f"{name}: {problem}"
     for note in found.notes:
-        path = found.root / note_name(note.id)
-        if not path.is_file():
-            yield f"{note_name(note.id)}: is missing"
-        elif path.read_bytes() != storage.seal(asdict(note)):
-            yield f"{note_name(note.id)}: differs from the manifest"
+        try:
+            differs = read_note(found.root / note_name(note.id)) != note
+        except ArtefactError as error:
+            yield f"{note_name(note.id)}: {error.what}"
+        else:
+            yield from [f"{note_name(note.id)}: differs from the manifest"] * differs
 
 
 def _strangers(found: ShardSet) -> Iterator[str]:
@@ -87,6 +83,7 @@ def _strangers(found: ShardSet) -> Iterator[str]:
         except ArtefactError:
             continue
     for top in (DATA, NOTES):
-        for folder, _, names in os.walk(found.root / top):
+        for folder, below, names in os.walk(found.root / top):
             relative = Path(folder).relative_to(found.root).as_posix()
-            yield from (f"{relative}/{name}" for name in sorted(names) if f"{relative}/{name}" not in known)
+            links = [name for name in below if os.path.islink(os.path.join(folder, name))]
+            yield from (f"{relative}/{name}" for name in sorted([*names, *links]) if f"{relative}/{name}" not in known)

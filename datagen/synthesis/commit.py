@@ -86,15 +86,15 @@ def _short(value: Any) -> str:
 
 
 def kept(out: Path, format: Format, tasks: Sequence[ShardTask]) -> dict[int, ShardNote]:
-    """Return the notes of the shards that are there and whole, by task id; every byte of them is read."""
-    found = {}
+    """Return the notes of the shards of this production that are there and whole, by task id; every byte of them is read."""
+    found, own = {}, {"", storage.read_sealed(out / PLAN)["production"]}
     for task in tasks:
         path = out / note_name(task.id)
         try:
             note = read_note(path) if path.exists() else None
         except ArtefactError:
             note = None
-        if note is not None and (note.id, note.file) == (task.id, task.file) and not damage(out, format, note):
+        if note is not None and (note.id, note.file) == (task.id, task.file) and note.production in own and not damage(out, format, note):
             found[task.id] = note
     return found
 
@@ -112,7 +112,8 @@ def commit(out: Path, format: Format, task: ShardTask, rows: Rows) -> ShardNote:
     counts = np.bincount(rows.labels, minlength=len(rows.classes)).tolist()
     by_name = {name: count for name, count in zip(rows.classes, counts, strict=True) if count}
     images = len(rows.labels)
-    note = ShardNote(task.id, task.file, by_name, images, rows.tried or images, rows.forced, size + beside, sha256, rows.near_copies)
+    production = str(storage.read_sealed(out / PLAN)["production"])
+    note = ShardNote(task.id, task.file, by_name, images, rows.tried or images, rows.forced, size + beside, sha256, rows.near_copies, production)
     storage.create(out / note_name(task.id), storage.seal(asdict(note)), again=True)
     return note
 
