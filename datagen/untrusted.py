@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 from datagen.errors import ArtefactError
 
@@ -22,7 +22,7 @@ def plain(name: object) -> bool:
     return not path.is_absolute() and ".." not in path.parts and str(path) == name
 
 
-def opened(path: str | Path, root: str | Path | None = None) -> BinaryIO:
+def opened(path: str | Path, root: str | Path | None = None) -> BufferedReader:
     """Open a plain file for reading.
 
     Args:

@@ -104,7 +104,7 @@ class Inputs:
     def nameless(self) -> Inputs:
         """Return the same without names of real files, folders and groups: for a report that is given away."""
         parts = {part: dataclasses.replace(getattr(self, part), names=()) for part in ("real", "test")}
-        native = None if self.native is None else tuple(dataclasses.replace(part, names=()) for part in self.native)
+        native = None if self.native is None else (dataclasses.replace(self.native[0], names=()), dataclasses.replace(self.native[1], names=()))
         kept = {part: {**self.described[part], "folder": KEPT_BACK} for part in ("real", "test")}
         return dataclasses.replace(self, **parts, native=native, described={**self.described, **kept})
 
