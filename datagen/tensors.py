@@ -43,7 +43,7 @@ def shapes(content: bytes, where: object) -> dict[str, tuple[int, ...]]:
         ends.sort()
         if [begin for begin, _ in ends] != [0, *(end for _, end in ends)][: len(ends)] or max((end for _, end in ends), default=0) != len(content) - 8 - size:
             raise ValueError("holes")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ArtefactError("is not safetensors, or its header contradicts itself", where=where) from error
     return shaped
 

@@ -93,7 +93,7 @@ class WebDataset:
 
     def count(self, file: Path) -> int:
         """Return the number of images."""
-        return sum(name.endswith(".cls") for name, _ in members(file))
+        return sum(1 for _ in _samples(file))
 
 
 def _scores(rows: Rows, row: int) -> str:

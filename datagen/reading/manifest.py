@@ -105,15 +105,15 @@ def open_set(path: str | Path, *, allow_partial: bool = False) -> ShardSet:
 
 def _matching(found: ShardSet, count: int) -> ShardSet:
     """Return a set whose notes are of `count` different shards of one production; ArtefactError where they are not."""
-    ids, known = [note.id for note in found.notes], set(found.classes)
+    ids, known, where = [note.id for note in found.notes], set(found.classes), found.root / (PLAN if found.manifest is None else MANIFEST)
     for note in found.notes:
         if note.production not in {"", found.plan["production"]}:
-            what = f"holds a shard of another production ({note.file}): generators are not mixed within a set"
-            raise ArtefactError(what, where=found.root, hint="make both sets anew in folders of their own")
+            what = f"has a shard of another production ({note.file}): generators are not mixed within a set"
+            raise ArtefactError(what, where=where, hint="make both sets anew in folders of their own")
         if note.file != found.format.name(note.id, count) or not known.issuperset(note.rows):
-            raise ArtefactError(f"holds a note with a wrong name or number ({note.file!r})", where=found.root)
+            raise ArtefactError(f"holds a note with a wrong name or number ({note.file!r})", where=where)
     if len(set(ids)) != len(ids) or (found.manifest is not None and sorted(ids) != list(range(count))):
-        raise ArtefactError("names a shard twice, or not all of them", where=found.root)
+        raise ArtefactError("names a shard twice, or not all of them", where=where)
     return found
 
 
