@@ -21,7 +21,7 @@ from datagen.reading.verify import verify
 
 FLIPS = {"fast": 15, "slow": 300}
 CUTS = {"fast": 15, "slow": 10**9}
-"""flips and cuts of each of eleven kinds of artefacts; the slow tier's cuts are at every length of every file"""
+"""flips and cuts of each of twelve kinds of artefacts; the slow tier's cuts are at every length of every file"""
 TIERS = ["fast", pytest.param("slow", marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
 
 
@@ -54,7 +54,8 @@ KINDS = {
     "checkpoint": Kind(lambda root: hostile.checkpoint(root / "checkpoints"), "*/*", hostile.resumed),
     "manifest": Kind(lambda root: hostile.shards(root, "parquet"), "manifest.json", hostile.read),
     "plan and notes": Kind(_unfinished, ".datagen/**/*.json", _partly),
-    "everything, verified": Kind(lambda root: hostile.shards(root, "webdataset", per_class=1), "**/*.*", _verified),
+    "sidecars, verified": Kind(lambda root: hostile.shards(root, "webdataset", per_class=1), "**/[!t]*.*", _verified),
+    "shards, verified": Kind(lambda root: hostile.shards(root, "parquet", per_class=1), "data/*", _verified),
     **{f"{format} read": Kind(lambda root, f=format: hostile.shards(root, f, per_class=1), "data/**/*.*", hostile.read) for format in hostile.FORMATS},
     "folder's list": Kind(lambda root: hostile.shards(root, "folder"), ".datagen/notes/*.parquet", hostile.read),
     **{f"{format} loaded": Kind(lambda root, f=format: hostile.shards(root, f, per_class=1), "data/**/*.*", hostile.loaded) for format in hostile.FORMATS},
