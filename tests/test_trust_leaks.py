@@ -85,8 +85,9 @@ def inside(path: Path) -> Iterator[bytes]:
     if path.suffix == ".parquet":
         table = pq.read_table(path)
         yield repr(table.schema.metadata).encode()
-        yield repr([{key: value for key, value in row.items() if key != "image"} for row in table.to_pylist()]).encode()
-        yield from ((row["image"] or {}).get("bytes", b"") for row in table.to_pylist() if "image" in row)
+        cells = [cell for row in table.to_pylist() for cell in row.values()]
+        yield repr([cell for cell in cells if not isinstance(cell, dict)]).encode()
+        yield from (cell["bytes"] for cell in cells if isinstance(cell, dict))
     yield from (base64.b64decode(found) for found in re.findall(rb"data:image/png;base64,([A-Za-z0-9+/=]+)", raw))
 
 
