@@ -58,12 +58,12 @@ def png(pixels: np.ndarray) -> bytes:
     return file.getvalue() + sung("tail").encode()
 
 
-def photographs(root: Path) -> Path:
+def photographs(root: Path, each: int = 30) -> Path:
     """Write two classes of images with canaries in the files, their names, their groups, and the folders above."""
     rng, folder = np.random.default_rng(0), root / sung("folder") / "photos"
     for label, name in enumerate(("cat", "dog")):
         (folder / name).mkdir(parents=True)
-        for i in range(30):
+        for i in range(each):
             pixels = rng.integers(0, 90, (16, 16, 3), dtype=np.uint8)
             pixels[4 * label : 4 * label + 8, 4:12] += 120
             made, suffix = (jpeg(pixels), "jpg") if i % 2 else (png(pixels), "png")
@@ -124,9 +124,9 @@ def _singing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert Path.home() == home and SINGER in getpass.getuser()
 
 
-def fitted(tmp_path: Path) -> tuple[Path, Path]:
+def fitted(tmp_path: Path, each: int = 30) -> tuple[Path, Path]:
     """Return the folder of the real images and RUN."""
-    real, run = photographs(tmp_path), tmp_path / sung("user") / "run"
+    real, run = photographs(tmp_path, each), tmp_path / sung("user") / "run"
     settings: dict[str, Any] = {**TINY, "group": "(K[A-Z]+group[0-9]+)"}
     datagen.fit(real, run, **settings)
     return real, run
@@ -165,7 +165,7 @@ def test_nothing_of_the_real_files_is_in_what_a_fit_and_synthesize_give_away(tmp
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [False, True])
 def test_nothing_of_the_real_files_is_in_a_report(share: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, run = fitted(tmp_path)
+    _, run = fitted(tmp_path, each=120)
     datagen.synthesize(run, tmp_path / "shards", per_class=40, workers=1, keep_near_copies=True, min_confidence=0)
     net = tmp_path / sung("code") / "net.py"
     net.parent.mkdir()
