@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from datagen import machine, storage
-from datagen.errors import DatagenError, OutputError, ResourceError
+from datagen.errors import ArtefactError, DatagenError, OutputError, ResourceError
 
 T = TypeVar("T")
 ATTEMPTS, WAIT, LONGEST = 8, 0.2, 8.0
@@ -214,9 +214,12 @@ class Store:
             raise OutputError("the store overwrites what is there: it does not hold conditional puts", where=self, hint=_OTHER)
         raise OutputError(f"does not answer ({reason})", where=self, hint="check the network and give the same command again")
 
-    def read(self, name: str) -> bytes | None:
+    def read(self, name: str, limit: int = storage.JSON_LIMIT) -> bytes | None:
         """Return the bytes of an object, None where there is none; raises `failing` where the store does not answer."""
-        return self._get(name)
+        content = self._get(name)
+        if content is not None and len(content) > limit:
+            raise ArtefactError(f"is larger than {limit:,} bytes", where=self.where(name))
+        return content
 
     @contextlib.contextmanager
     def fetched(self, name: str) -> Iterator[Path]:

@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
-from datagen import storage
-from datagen.errors import ArtefactError, DatagenError, OutputError, UsageError
+from datagen import storage, untrusted
+from datagen.errors import DatagenError, OutputError, UsageError
 
 
 class Place(Protocol):
@@ -30,8 +30,8 @@ class Place(Protocol):
     def where(self, name: str) -> str:
         """Return a name as a person would look for it."""
 
-    def read(self, name: str) -> bytes | None:
-        """Return the bytes of a small file, None where there is none; a DatagenError where it cannot be read."""
+    def read(self, name: str, limit: int = storage.JSON_LIMIT) -> bytes | None:
+        """Return the bytes of a small file, None where there is none; a DatagenError where it cannot be read or has more than `limit` bytes."""
 
     def fetched(self, name: str) -> AbstractContextManager[Path]:
         """Hold a file as a local one, which must not be changed, for the block; the path leads nowhere where there is none."""
@@ -86,14 +86,10 @@ class Folder:
         """Return the path of a file."""
         return str(self.root / name)
 
-    def read(self, name: str) -> bytes | None:
-        """Return the bytes of a file; ArtefactError where it is there and cannot be read."""
-        try:
-            return (self.root / name).read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise ArtefactError(f"cannot be read ({error.strerror})", where=self.where(name)) from error
+    def read(self, name: str, limit: int = storage.JSON_LIMIT) -> bytes | None:
+        """Return the bytes of a plain file; ArtefactError where it is there and is none, is too large, or cannot be read."""
+        path = self.root / name
+        return untrusted.content(path, self.root, limit=limit) if os.path.lexists(path) else None
 
     @contextlib.contextmanager
     def fetched(self, name: str) -> Iterator[Path]:

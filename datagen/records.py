@@ -299,6 +299,7 @@ class ShardNote:
         near_copies: images thrown away since they repeat a training image.
         bytes: size of the file (of all files in the folder format).
         sha256: of the file (in the folder format of the list of names and hashes).
+        production: id of the production that it belongs to; "" in notes of datagen 0.1.0.
     """
 
     id: int
@@ -310,6 +311,7 @@ class ShardNote:
     bytes: int
     sha256: str
     near_copies: int = 0
+    production: str = ""
 
 
 @dataclass(frozen=True)

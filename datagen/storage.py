@@ -14,10 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from datagen import untrusted
 from datagen.errors import ArtefactError, DatagenError, OutputError
 
 TEMPORARY = ".tmp-"
 SEAL = "seal"
+JSON_LIMIT = 1 << 28
+"""bytes that a JSON file of ours may have"""
 SYNCS = 16
 URLS = {f"{scheme}:" for scheme in ("s3", "s3a", "gs", "gcs", "az", "abfs", "hf", "memory", "file", "http", "https")}
 """first part of the path that a URL becomes when it is taken for one"""
@@ -266,44 +269,39 @@ def seal(value: Mapping[str, Any]) -> bytes:
     return to_json({**value, SEAL: hashlib.sha256(to_json(value)).hexdigest()})
 
 
-def read_sealed(path: str | Path, *, limit: int = 1 << 30) -> dict[str, Any]:
+def read_sealed(path: str | Path, *, limit: int = JSON_LIMIT) -> dict[str, Any]:
     """Read a mapping that `seal` wrote; returns it without the seal, raises as `read_json` and where a byte was changed."""
-    return unseal(_read(path, limit), path)
+    return unseal(untrusted.content(path, limit=limit), path)
 
 
 def unseal(content: bytes, where: object) -> dict[str, Any]:
     """Return the mapping in bytes that `seal` made; ArtefactError, naming the file `where`, when they are no JSON or a byte was changed."""
-    value = _parsed(content, where)
-    if isinstance(value, dict) and isinstance(value.pop(SEAL, None), str) and content == seal(value):
-        return value
+    value = parse_json(content, where)
+    with contextlib.suppress(ValueError, RecursionError):
+        if isinstance(value, dict) and isinstance(value.pop(SEAL, None), str) and content == seal(value):
+            return value
     raise ArtefactError("is damaged: its bytes and its own checksum disagree", where=where, hint="copy it again or make it anew")
 
 
-def read_json(path: str | Path, *, limit: int = 1 << 30) -> Any:
+def read_json(path: str | Path, *, limit: int = JSON_LIMIT) -> Any:
     """Read a JSON file of ours.
 
     Raises:
-        ArtefactError: when it is missing, larger than `limit` bytes, or not JSON.
+        ArtefactError: when it is missing, no plain file, larger than `limit` bytes, or not JSON.
     """
-    return _parsed(_read(path, limit), path)
+    return parse_json(untrusted.content(path, limit=limit), path)
 
 
-def _read(path: str | Path, limit: int) -> bytes:
+def parse_json(content: bytes, where: object) -> Any:
+    """Return the value of a JSON document; ArtefactError where it is none, or holds NaN or infinity, which we never write."""
     try:
-        if os.path.getsize(path) > limit:
-            raise ArtefactError(f"is larger than {limit:,} bytes", where=path)
-        return Path(path).read_bytes()
-    except FileNotFoundError as error:
-        raise ArtefactError("is missing", where=path, hint="is this the right folder?") from error
-    except (OSError, ValueError) as error:
-        raise ArtefactError("cannot be read", where=path, hint="the file is damaged; make it anew") from error
-
-
-def _parsed(content: bytes, where: object) -> Any:
-    try:
-        return json.loads(content)
+        return json.loads(content, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         raise ArtefactError("cannot be read as JSON", where=where, hint="the file is damaged; make it anew") from error
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(name)
 
 
 @contextlib.contextmanager

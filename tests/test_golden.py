@@ -1,7 +1,8 @@
-"""Generators of every release are read for ever: each draws today the images that it drew then."""
+"""Generators and shards of every release are read for ever: each gives today the images that it gave then (G5, M6)."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,13 @@ import pytest
 from PIL import Image
 
 from datagen import seeds
+from datagen.reading.shards import ShardDataset, load
+from datagen.reading.verify import verify
+from datagen.synthesis.export import export
 from datagen.synthesis.generator import open_generator
 
 RELEASES = sorted(p.parent for p in (Path(__file__).parent / "golden").glob("*/*/card.json"))
+SETS = sorted(p.parent for p in (Path(__file__).parent / "golden").glob("*/shards/*/manifest.json"))
 EACH = 4
 
 
@@ -25,7 +30,21 @@ def drawn(folder: Path) -> np.ndarray:
 
 
 def test_there_is_one() -> None:
-    assert RELEASES
+    assert RELEASES and {folder.name for folder in SETS} == {"parquet", "webdataset", "folder"}
+
+
+@pytest.mark.parametrize("folder", SETS, ids=lambda p: f"{p.parent.parent.name}-{p.name}")
+def test_a_set_of_an_old_release_holds_the_same_images(folder: Path, tmp_path: Path) -> None:
+    """What lay in the folder format then is read by Pillow alone; every format has its pixels and labels."""
+    pictures = folder.parent / "folder" / "data" / "train"
+    classes = json.loads((folder / "classes.json").read_bytes())
+    known = {(classes.index(p.parent.name), np.asarray(Image.open(p)).tobytes()) for p in pictures.glob("*/*.png")}
+    data, whole = ShardDataset(folder), load(folder)
+    assert {(label, image.permute(1, 2, 0).contiguous().numpy().tobytes()) for image, label in (data[row] for row in range(len(data)))} == known
+    assert {(label, image.tobytes()) for image, label in zip(whole.images, whole.labels.tolist(), strict=True)} == known
+    assert len(data) == len(whole.labels) == len(known) == 4
+    assert list(data.classes) == classes and not verify(folder)
+    assert export(folder, tmp_path / "out", format="parquet")["images"] == 4
 
 
 @pytest.mark.parametrize("folder", RELEASES, ids=lambda p: f"{p.parent.name}-{p.name}")

@@ -30,7 +30,7 @@ def test_it_is_valid_and_leads_to_every_image(tmp_path: Path, format: str) -> No
         assert len(sums) > 1 and all(hash_file(tmp_path / "shards" / name) == sha256 for name, sha256 in sums.items())
     if format == "parquet":
         card = (tmp_path / "shards" / "README.md").read_text(encoding="utf-8")
-        assert 'license: "cc-by-4.0"' in card and "The real images: made \\x1b shapes." in card
+        assert 'license: "cc-by-4.0"' in card and "The real images: made \\\\x1b shapes." in card
         read = [
             (record["images/image"].tobytes(), record["images/label"], record["images/class"].decode())
             for record in mlcroissant.Dataset(file).records("images")

@@ -169,7 +169,8 @@ def _known(error: BaseException, progress: Progress) -> DatagenError:
 
 
 def _log(progress: Progress) -> Path:
-    content = f"datagen {datagen.__version__}, Python {sys.version}\n\n{traceback.format_exc()}".encode("utf-8", "backslashreplace")
+    traced = traceback.format_exc().replace(str(Path.home()), "~") if Path.home() != Path("/") else traceback.format_exc()
+    content = f"datagen {datagen.__version__}, Python {sys.version}\n\n{traced}".encode("utf-8", "backslashreplace")
     name = f"datagen-error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     for folder in [*([progress.folder] if progress.started and progress.folder else []), Path(tempfile.gettempdir())]:
         with contextlib.suppress(DatagenError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from datagen.sources import cache, scan, split
 MANIFEST = "manifest.json"
 LARGEST, LARGER = 4.0, 1.1
 """how many times more pixels than the synthetic images real ones at their own size have at most, and must have to be shown so"""
+KEPT_BACK = "not said"
+"""in place of the name of a folder of real images, where a report is given away"""
 NOTICEABLE, FAR = 0.02, 0.1
 """differences that unseen images, and those of one class, should be able to show; more is said beforehand"""
 
@@ -99,6 +102,13 @@ class Inputs:
         """Return every set of images by the name that arms know it by; the seed decides the validation parts."""
         native = {} if self.native is None else {"native": self.native[0], "native test": self.native[1]}
         return {**self.synthetic, "real": self.real, "test": self.test, **choose.validation(self.real, self.select, seed), **native}
+
+    def nameless(self) -> Inputs:
+        """Return the same without names of real files, folders and groups: for a report that is given away."""
+        parts = {part: dataclasses.replace(getattr(self, part), names=()) for part in ("real", "test")}
+        native = None if self.native is None else (dataclasses.replace(self.native[0], names=()), dataclasses.replace(self.native[1], names=()))
+        kept = {part: {**self.described[part], "folder": KEPT_BACK} for part in ("real", "test")}
+        return dataclasses.replace(self, **parts, native=native, described={**self.described, **kept})
 
 
 def gather(asked: Asked, recipe: Recipe, *, progress: Progress, report: Path | None = None) -> Inputs:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from datagen import seeds, storage
 from datagen.errors import FailedUnder, UsageError
 from datagen.evaluation.arms import Trial
@@ -17,13 +19,17 @@ PREDICTIONS, SCORED = "predictions.parquet", "scored.json"
 
 
 def predictions(results: Iterable[ArmResult], trial: Trial) -> bytes:
-    """Return a Parquet file with one row an unseen image, arm and repeat: image (32 hex digits of its pixels), group, set, arm, repeat, label, predicted."""
+    """Return a Parquet file with one row an unseen image, arm and repeat: image (32 hex digits of its pixels), group, set, arm, repeat, label, predicted.
+
+    Groups are numbers in place of their names, which may be those of people.
+    """
     import pyarrow as pa
     from pyarrow import parquet
 
     test, names = trial.parts["test"], pa.array(trial.classes)
     images = pa.array([seeds.digest(image.tobytes()).hex()[:32] for image in test.images])
-    groups = pa.array(test.groups) if test.groups else pa.nulls(len(test), pa.string())
+    codes = np.unique(np.array(test.groups), return_inverse=True)[1].tolist() if test.groups else []
+    groups = pa.array([f"{code:07d}" for code in codes]) if test.groups else pa.nulls(len(test), pa.string())
     labels = names.take(pa.array(test.labels))
     tables = []
     for result in results:

@@ -221,6 +221,7 @@ def _produce(job: Job, known: Mapping[str, Any] | None) -> dict[str, Any]:
     progress, folder = job.progress, job.folder
     storage.sweep(folder)
     found = inputs.gather(job.asked, job.recipe, progress=progress, report=folder / "scan.json")
+    found = found.nameless() if job.recipe.share else found
     planned = _planned(job, found) if known is None else plan.extended(plan.stored(known), job.recipe, _sizes(job, found))
     storage.write_json(folder / PLAN, {"schema": SCHEMA, "asked": job.written(), "plan": planned.written()})
     torch.set_num_threads(job.recipe.threads or planned.threads)

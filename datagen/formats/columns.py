@@ -75,7 +75,7 @@ def own_metadata(found: pa.Schema, where: object) -> tuple[tuple[str, ...], str]
     try:
         value = json.loads((found.metadata or {})[OWN])
         classes, suffix = tuple(map(str, value["classes"])), str(value["suffix"])
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise ArtefactError("is no shard of datagen", where=where) from error
     wanted = {"label": pa.int64(), "class": pa.string()} | {name: kind for name, (kind, _) in PLAIN.items()}
     if any(name not in found.names or found.field(name).type != kind for name, kind in wanted.items()):

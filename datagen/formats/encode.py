@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from datagen import untrusted
 from datagen.errors import ArtefactError
 
 if TYPE_CHECKING:
@@ -28,6 +31,9 @@ except ImportError:
 JPEG = "jpeg-95-444"
 SUFFIXES = {"png": "png", "jpeg": "jpg"}
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PIXELS = 64_000_000
+PILLOW = (OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, EOFError, RuntimeError, struct.error, zlib.error)
+"""what Pillow raises at files that are no images"""
 PIECE = 1 << 23
 """bytes of pixels filtered at once"""
 
@@ -119,16 +125,32 @@ def _jpeg(image: np.ndarray, mark: str) -> bytes:
     return content[:2] + b"\xff\xe1" + struct.pack(">H", 2 + len(said)) + said + content[2:]
 
 
-def opened(content: bytes, where: object = "") -> Image:
-    """Return the Pillow image (mode L or RGB) of an encoded image of ours; ArtefactError where it is none."""
-    from PIL import Image, UnidentifiedImageError
+@contextlib.contextmanager
+def undecodable(where: object) -> Iterator[None]:
+    """Turn whatever Pillow raises or warns of at a damaged or hostile image into an ArtefactError."""
+    from PIL import Image
 
     try:
+        yield
+    except (*PILLOW, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ArtefactError("holds an image that cannot be decoded", where=where, hint=untrusted.VERIFY) from error
+
+
+def whole(image: Image) -> None:
+    """Decode all pixels of an opened image; ValueError before that where its header says more than 64 million."""
+    if image.width * image.height > PIXELS:
+        raise ValueError(f"{image.width} x {image.height} pixels")
+    image.load()
+
+
+def opened(content: bytes, where: object = "") -> Image:
+    """Return the Pillow image (mode L or RGB) of an encoded image of ours; ArtefactError where it is none."""
+    from PIL import Image
+
+    with undecodable(where):
         image = Image.open(io.BytesIO(content), formats=("PNG", "JPEG"))
-        image.load()
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise ArtefactError("holds an image that cannot be decoded", where=where, hint="datagen describe --verify names what is damaged") from error
-    return image if image.mode in {"L", "RGB"} else image.convert("RGB")
+        whole(image)
+        return image if image.mode in {"L", "RGB"} else image.convert("RGB")
 
 
 def decode(content: bytes, where: object = "") -> np.ndarray:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from datagen import untrusted
 from datagen.contracts import Rows
 from datagen.errors import ArtefactError
 from datagen.formats import columns, names
-from datagen.formats.parquet import READ_ROWS, damage, writer
+from datagen.formats.parquet import batches, count, damage, writer
 
 TRAIN = "data/train"
+SHA256 = re.compile("[0-9a-f]{64}")
 FIRST = [("file", pa.string()), ("sha256", pa.string())]
 
 
@@ -53,44 +55,23 @@ class Folder:
 
     def read(self, file: Path) -> Iterator[Rows]:
         """Yield the rows with their images, each compared with its hash; ROOT is two folders above the list's."""
-        with damage(file):
-            classes, suffix = columns.own_metadata(pq.read_schema(file), file)
         root = file.parent.parent.parent
         for batch in _batches(file):
+            classes, suffix = columns.own_metadata(batch.schema, file)
             pairs = zip(batch.column("file").to_pylist(), batch.column("sha256").to_pylist(), strict=True)
-            yield columns.rows_of(batch, [read_image(root, name, sha) for name, sha in pairs], classes, suffix, file)
+            images = [untrusted.checked(root / name, sha256, root, of="list") for name, sha256 in pairs]
+            with damage(file):
+                rows = columns.rows_of(batch, images, classes, suffix, file)
+            yield rows
 
     def count(self, file: Path) -> int:
         """Return the number of images of the list."""
-        with damage(file):
-            return int(pq.read_metadata(file).num_rows)
+        return count(file)
 
 
 def _batches(file: Path) -> Iterator[pa.RecordBatch]:
-    with damage(file), pq.ParquetFile(file, page_checksum_verification=True) as found:
-        for batch in found.iter_batches(READ_ROWS, use_threads=False):
-            if any(not plain(name) for name in batch.column("file").to_pylist()):
-                raise ArtefactError("lists a name outside its set", where=file)
-            yield batch
-
-
-def plain(name: object) -> bool:
-    """Whether a name from a file is relative, without empty parts, "." or "..", backslashes or NUL."""
-    if not isinstance(name, str) or not name or "\\" in name or "\0" in name:
-        return False
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts and str(path) == name
-
-
-def read_image(root: Path, name: str, sha256: str) -> bytes:
-    """Return the bytes of one image of a set; links are not followed, ArtefactError where it is missing or differs."""
-    path = root / name
-    try:
-        if path.is_symlink():
-            raise ArtefactError("is a link", where=path)
-        content = path.read_bytes()
-    except OSError as error:
-        raise ArtefactError(error.strerror or "cannot be read", where=path) from error
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise ArtefactError("is damaged: its SHA-256 differs from the list's", where=path)
-    return content
+    for batch in batches(file):
+        pairs = zip(batch.column("file").to_pylist(), batch.column("sha256").to_pylist(), strict=True)
+        if not all(untrusted.plain(name) and name.startswith(f"{TRAIN}/") and SHA256.fullmatch(sha256 or "") for name, sha256 in pairs):
+            raise ArtefactError("lists a name outside its set, or no hash", where=file)
+        yield batch

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from datagen import untrusted
 from datagen.contracts import Rows
 from datagen.errors import ArtefactError
 from datagen.formats import columns, names
@@ -17,6 +18,7 @@ from datagen.formats import columns, names
 GROUP_BYTES = 100_000_000
 GROUP_ROWS = 100_000
 READ_ROWS = 1024
+LARGEST_GROUP = 4 * GROUP_BYTES
 
 
 @contextlib.contextmanager
@@ -24,7 +26,7 @@ def damage(file: Path) -> Iterator[None]:
     """Turn what Arrow says about a damaged file into an ArtefactError."""
     try:
         yield
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError, MemoryError) as error:
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError) as error:
         raise ArtefactError("cannot be read as Parquet", where=file, hint="datagen describe --verify names what is damaged") from error
 
 
@@ -43,6 +45,26 @@ def groups(sizes: list[int]) -> Iterator[tuple[int, int]]:
         total += size
     if first < len(sizes):
         yield first, len(sizes)
+
+
+def batches(file: Path) -> Iterator[pa.RecordBatch]:
+    """Yield a file's rows by 1,024, page checksums verified.
+
+    Raises:
+        ArtefactError: the file is damaged, a link, or has columns of other types than ours or row groups that are too large.
+    """
+    with untrusted.opened(file) as source, damage(file), pq.ParquetFile(source, page_checksum_verification=True) as found:
+        columns.own_metadata(found.schema_arrow, file)
+        sizes = [found.metadata.row_group(group).total_byte_size for group in range(found.metadata.num_row_groups)]
+        if max(sizes, default=0) > LARGEST_GROUP:
+            raise ArtefactError(f"has row groups above {LARGEST_GROUP:,} bytes", where=file)
+        yield from found.iter_batches(READ_ROWS, use_threads=False)
+
+
+def count(file: Path) -> int:
+    """Return the number of rows from the footer; raises as `batches`."""
+    with untrusted.opened(file) as source, damage(file):
+        return int(pq.read_metadata(source).num_rows)
 
 
 class Parquet:
@@ -76,13 +98,15 @@ class Parquet:
 
     def read(self, file: Path) -> Iterator[Rows]:
         """Yield the rows in pieces of 1,024, page checksums verified; ArtefactError where the file is damaged."""
-        with damage(file), pq.ParquetFile(file, page_checksum_verification=True) as found:
-            classes, suffix = columns.own_metadata(found.schema_arrow, file)
-            for batch in found.iter_batches(READ_ROWS, use_threads=False):
+        for batch in batches(file):
+            classes, suffix = columns.own_metadata(batch.schema, file)
+            with damage(file):
                 images: list[Any] = batch.column("image").field("bytes").to_pylist()
-                yield columns.rows_of(batch, images, classes, suffix, file)
+                if not all(isinstance(image, bytes) for image in images):
+                    raise ArtefactError("has rows without an image", where=file)
+                rows = columns.rows_of(batch, images, classes, suffix, file)
+            yield rows
 
     def count(self, file: Path) -> int:
         """Return the number of rows from the footer."""
-        with damage(file):
-            return int(pq.read_metadata(file).num_rows)
+        return count(file)

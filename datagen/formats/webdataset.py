@@ -11,13 +11,21 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from datagen import untrusted
 from datagen.contracts import Rows
 from datagen.errors import ArtefactError
 from datagen.formats import names
 
 BLOCK = 512
 PIECE = 4096
-LARGEST = 1 << 28
+PIECE_BYTES = 100_000_000
+LARGEST, LONGEST = 1 << 28, 1 << 22
+"""bytes of an image, and of a label or description, at most"""
+MOST_CLASSES = 10**6
+SUFFIXES = {"png", "jpg"}
+NUMBERS = ("seed", "index", "attempt")
+SCORES = {"confidence": 1, "nearest_real": 1, "probabilities": 2}
+DESCRIBED = ("class", *NUMBERS, "source", *SCORES)
 
 
 @functools.cache
@@ -73,17 +81,19 @@ class WebDataset:
     def read(self, file: Path) -> Iterator[Rows]:
         """Yield the rows in pieces of 4,096; classes are those that the piece names, "" for others. Nothing is unpacked to disk."""
         piece: list[tuple[str, bytes, int, dict[str, Any]]] = []
+        size = 0
         for sample in _samples(file):
             piece.append(sample)
-            if len(piece) == PIECE:
+            size += len(sample[1])
+            if len(piece) == PIECE or size > PIECE_BYTES:
                 yield _rows(piece, file)
-                piece = []
+                piece, size = [], 0
         if piece:
             yield _rows(piece, file)
 
     def count(self, file: Path) -> int:
         """Return the number of images."""
-        return sum(name.endswith(".cls") for name, _ in members(file))
+        return sum(1 for _ in _samples(file))
 
 
 def _scores(rows: Rows, row: int) -> str:
@@ -97,14 +107,14 @@ def _scores(rows: Rows, row: int) -> str:
 def members(path: Path) -> Iterator[tuple[str, bytes]]:
     """Yield name and bytes of each member of a tar of ours; ArtefactError at anything but plain files, or where it was cut."""
     try:
-        with open(path, "rb") as file:
+        with untrusted.opened(path) as file:
             while (head := _exactly(file, BLOCK, path)) != bytes(BLOCK):
                 name, size = _parsed(head, path)
                 content = _exactly(file, size, path)
                 if any(_exactly(file, -size % BLOCK, path)):
                     raise ArtefactError("is damaged: bytes between members", where=path)
                 yield name, content
-            if file.read() != bytes(BLOCK):
+            if file.read(BLOCK + 1) != bytes(BLOCK):
                 raise ArtefactError("is cut or has bytes after its end", where=path)
     except OSError as error:
         raise ArtefactError(error.strerror or "cannot be read", where=path) from error
@@ -113,7 +123,7 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
 def _exactly(file: BinaryIO, size: int, path: Path) -> bytes:
     content = file.read(size)
     if len(content) != size:
-        raise ArtefactError("is cut", where=path, hint="datagen describe --verify names what is damaged")
+        raise ArtefactError("is cut", where=path, hint=untrusted.VERIFY)
     return content
 
 
@@ -123,7 +133,7 @@ def _parsed(head: bytes, path: Path) -> tuple[str, int]:
         whole = head == header(name, size)
     except ValueError:
         whole, name, size = False, "", 0
-    if not whole or size > LARGEST or "/" in name or name.count(".") != 1:
+    if not whole or size > (LARGEST if name.endswith((".png", ".jpg")) else LONGEST) or "/" in name or name.count(".") != 1:
         raise ArtefactError("holds something else than the plain members of a shard", where=path)
     return name, size
 
@@ -134,27 +144,32 @@ def _samples(path: Path) -> Iterator[tuple[str, bytes, int, dict[str, Any]]]:
     for name, image in found:
         key, suffix = name.split(".")
         (second, label), (third, text) = next(found, ("", b"")), next(found, ("", b""))
-        if suffix not in {"png", "jpg"} or second != f"{key}.cls" or third != f"{key}.json":
+        if suffix not in SUFFIXES or second != f"{key}.cls" or third != f"{key}.json":
             raise ArtefactError(f"does not hold {key}.cls and {key}.json after {name}", where=path)
         try:
-            yield suffix, image, int(label), dict(json.loads(text))
-        except (ValueError, TypeError, RecursionError) as error:
+            number, value = int(label), json.loads(text)
+            described = {name: value.get(name) for name in DESCRIBED}
+        except (ValueError, AttributeError, RecursionError) as error:
             raise ArtefactError(f"has a label or description of {key} that cannot be read", where=path) from error
+        if not 0 <= number <= MOST_CLASSES:
+            raise ArtefactError("has labels that are no class", where=path)
+        yield suffix, image, number, described
 
 
 def _rows(piece: list[tuple[str, bytes, int, dict[str, Any]]], path: Path) -> Rows:
     labels = np.array([label for _, _, label, _ in piece], np.int64)
     values = [value for _, _, _, value in piece]
-    if labels.min() < 0 or labels.max() > 10**6:
-        raise ArtefactError("has labels that are no class", where=path)
     classes = [""] * int(labels.max() + 1)
+    if any(not isinstance(value["class"], str) or any(type(value[k]) is not int for k in NUMBERS) for value in values):
+        raise ArtefactError("has descriptions without class, seed, index or attempt", where=path)
     try:
         for label, value in zip(labels.tolist(), values, strict=True):
-            classes[label] = str(value["class"])
-        seeds, indices, attempts = (np.array([int(v[k]) for v in values], np.int64) for k in ("seed", "index", "attempt"))
-        confidence, nearest, probabilities = (_column(values, k) for k in ("confidence", "nearest_real", "probabilities"))
-    except (KeyError, ValueError, TypeError, OverflowError) as error:
-        raise ArtefactError("has descriptions without class, seed, index or attempt", where=path) from error
+            classes[label] = value["class"]
+        seeds, indices, attempts = (np.array([value[k] for value in values], np.int64) for k in NUMBERS)
+        with np.errstate(all="ignore"):
+            confidence, nearest, probabilities = (_column(values, k, dimensions) for k, dimensions in SCORES.items())
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ArtefactError("has descriptions whose numbers cannot be read", where=path) from error
     return Rows(
         [image for _, image, _, _ in piece],
         labels,
@@ -164,11 +179,16 @@ def _rows(piece: list[tuple[str, bytes, int, dict[str, Any]]], path: Path) -> Ro
         attempts,
         confidence=confidence,
         nearest_real=nearest,
-        probabilities=None if probabilities is None else probabilities.astype(np.float16),
+        probabilities=probabilities,
         suffix=piece[0][0],
-        source=str(values[0].get("source", "synthetic")),
+        source=str(values[0]["source"] or "synthetic"),
     )
 
 
-def _column(values: list[dict[str, Any]], key: str) -> np.ndarray | None:
-    return None if any(value.get(key) is None for value in values) else np.array([value[key] for value in values], np.float32)
+def _column(values: list[dict[str, Any]], key: str, dimensions: int) -> np.ndarray | None:
+    if any(value[key] is None for value in values):
+        return None
+    found = np.array([value[key] for value in values])
+    if found.ndim != dimensions or found.dtype.kind not in "fiu":
+        raise ValueError(key)
+    return found.astype(np.float16 if dimensions > 1 else np.float32)

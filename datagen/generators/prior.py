@@ -80,12 +80,13 @@ class LocalGaussians(nn.Module):
 
     def __init__(self, counts: Sequence[int], latent: int) -> None:
         super().__init__()
+        number = sum(components(counts, latent))
         many = torch.tensor(components(counts, latent))
         self.register_buffer("many", many)
         self.register_buffer("first", many.cumsum(0) - many)
         self.register_buffer("centre", torch.zeros(len(counts), latent))
-        self.register_buffer("mean", torch.zeros(int(many.sum()), latent))
-        self.register_buffer("factor", torch.eye(latent).repeat(int(many.sum()), 1, 1))
+        self.register_buffer("mean", torch.zeros(number, latent))
+        self.register_buffer("factor", torch.eye(latent).repeat(number, 1, 1))
 
     @torch.no_grad()
     def fit(self, means: torch.Tensor, variances: torch.Tensor, labels: torch.Tensor) -> None:

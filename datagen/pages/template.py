@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 import jinja2
@@ -12,6 +14,16 @@ from datagen.pages.svg import percent
 from datagen.progress import span
 
 STYLE = Path(__file__).parent / "style.css"
+
+
+def bare(path: str) -> str:
+    """Return a path without its folders: FILE.py:Class of /home/me/FILE.py:Class."""
+    return path.rpartition("/")[2]
+
+
+def bare_command(text: str) -> str:
+    """Return a command whose words are without folders; those after "=", too."""
+    return " ".join(re.sub("[^=]*/", "", word) for word in shlex.split(text))
 
 
 def environment(folder: Path) -> jinja2.Environment:

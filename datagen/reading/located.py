@@ -11,16 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from datagen import machine, seeds, storage
+from datagen import machine, seeds, storage, untrusted
 from datagen.errors import ArtefactError, InputError
 from datagen.formats.folder import Folder
 from datagen.formats.names import class_folders
 from datagen.places import is_url
 from datagen.reading.manifest import ShardSet, is_set, open_set
 from datagen.reading.remote import CACHE_BYTES, Remote
+from datagen.records import ShardNote
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
-IMAGES, INDEX = "images.bin", "index.bin"
+IMAGES, INDEX, PACK = "images.bin", "index.bin", 2
+"""files of an unpacked set, and the number of their layout"""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Located:
         labels: int64 [N], index into `classes`.
         files: bytes [F], names of files.
         places: int64 [N, 3]: index into `files`, offset and length in bytes (-1: the whole file).
-        hashes: uint8 [N, 32] SHA-256 of each image, or None where it was checked before or is not known.
+        hashes: uint8 [N, B], the first B bytes of the SHA-256 of each image, or None where none is known (the user's own folders).
         shards: of the set, 1 for a folder.
     """
 
@@ -61,15 +63,16 @@ class Located:
         _, offset, length = self.places[row].tolist()
         path = self.name(row)
         try:
-            with open(path, "rb") as file:
+            with open(path, "rb") if self.hashes is None else untrusted.opened(path, self.root) as file:
                 file.seek(offset)
                 content = file.read(length)
         except OSError as error:
             raise ArtefactError(error.strerror or "cannot be read", where=path) from error
         if length not in (-1, len(content)):
             raise ArtefactError("is cut", where=path)
-        if self.hashes is not None and hashlib.sha256(content).digest() != self.hashes[row].tobytes():
-            raise ArtefactError("is damaged: its SHA-256 differs", where=path, hint="datagen describe --verify names what is damaged")
+        if self.hashes is not None and hashlib.sha256(content).digest()[: self.hashes.shape[1]] != self.hashes[row].tobytes():
+            hint = f"delete {self.root}, it is made anew" if length != -1 else untrusted.VERIFY
+            raise ArtefactError("is damaged: its SHA-256 differs", where=path, hint=hint)
         return content
 
 
@@ -131,19 +134,27 @@ def _listed(found: ShardSet, root: Path) -> Located:
     names: list[str] = []
     hashes: list[str] = []
     for note in found.notes:
-        if storage.hash_file(root / note.file) != note.sha256:
-            raise ArtefactError("is damaged: its SHA-256 differs from the manifest's", where=root / note.file)
-        for name, sha256 in found.format.listed(root / note.file):
+        for name, sha256 in found.format.listed(_whole(root, note)):
             names.append(name)
             hashes.append(sha256)
+    if len(names) != found.images or any(name.split("/")[-2] not in folders for name in names):
+        raise ArtefactError("lists other images or classes than its notes say", where=root)
     labels = np.array([folders[name.split("/")[-2]] for name in names], np.int64)
     raw = np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(-1, 32)
     return _whole_files(root, found.classes, names, labels, raw, len(found.notes))
 
 
+def _whole(root: Path, note: ShardNote) -> Path:
+    """Return the path of a shard whose SHA-256 is its note's; ArtefactError where it is not."""
+    path = root / note.file
+    if untrusted.sha256(path, root) != note.sha256:
+        raise ArtefactError("is damaged: its SHA-256 differs from the manifest's", where=path, hint="give its synthesize command again")
+    return path
+
+
 def _packed(found: ShardSet, root: Path) -> Located:
     """Unpack the images of one-file shards, once, into one file below the cache folder that every process reads in place."""
-    key = seeds.digest("pack", *(note.sha256 for note in found.notes)).hex()[:32]
+    key = seeds.digest("pack", PACK, *(note.sha256 for note in found.notes)).hex()[:32]
     folder = machine.cache_folder() / "shards" / key
     index = _index(folder, found.images)
     if index is None:
@@ -153,15 +164,16 @@ def _packed(found: ShardSet, root: Path) -> Located:
         raise ArtefactError("holds other numbers of images than its notes say", where=root)
     lengths = np.diff(index[:, 1])
     places = np.stack([np.zeros(len(lengths), np.int64), index[:-1, 1], lengths], axis=1)
-    return Located(str(folder), found.classes, index[:-1, 0].copy(), np.array([IMAGES.encode()]), places, shards=len(found.notes))
+    hashes = np.ascontiguousarray(index[:-1, 2:]).view(np.uint8)
+    return Located(str(folder), found.classes, index[:-1, 0].copy(), np.array([IMAGES.encode()]), places, hashes, len(found.notes))
 
 
 def _index(folder: Path, images: int) -> np.ndarray | None:
-    """Return int64 [N + 1, 2] of labels and offsets, or None where the pack is not there or not whole."""
+    """Return int64 [N + 1, 3] of labels, offsets and hashes, or None where the pack is not there or not whole."""
     try:
         raw = (folder / INDEX).read_bytes()
-        index = np.frombuffer(raw, np.int64).reshape(-1, 2)
-        whole = len(index) == images + 1 and os.path.getsize(folder / IMAGES) == index[-1, 1]
+        index = np.frombuffer(raw[:-32], np.int64).reshape(-1, 3)
+        whole = hashlib.sha256(raw[:-32]).digest() == raw[-32:] and len(index) == images + 1 and os.path.getsize(folder / IMAGES) == index[-1, 1]
     except (OSError, ValueError):
         return None
     return index if whole else None
@@ -174,19 +186,18 @@ def _pack(found: ShardSet, root: Path, folder: Path) -> None:
     def write(file: Any) -> None:
         nonlocal position
         for note in found.notes:
-            path = root / note.file
-            if not path.is_file() or storage.hash_file(path) != note.sha256:
-                raise ArtefactError("is missing or damaged: its SHA-256 differs", where=path, hint="give its synthesize command again")
-            for part in found.format.read(path):
+            for part in found.format.read(_whole(root, note)):
                 offsets = position + np.cumsum([0, *map(len, part.images)])
-                rows.append(np.stack([part.labels, offsets[:-1]], axis=1))
+                hashes = np.frombuffer(b"".join(hashlib.sha256(image).digest()[:8] for image in part.images), np.int64)
+                rows.append(np.stack([part.labels, offsets[:-1], hashes], axis=1))
                 file.write(b"".join(part.images))
                 position = int(offsets[-1])
 
     storage.make_folder(folder)
     storage.create(folder / IMAGES, write, again=True)
-    rows.append(np.array([[-1, position]], np.int64))
+    rows.append(np.array([[-1, position, 0]], np.int64))
     labels = np.concatenate(rows)
     if labels[:-1, 0].max(initial=0) >= len(found.classes):
         raise ArtefactError("has labels that are no class", where=root)
-    storage.create(folder / INDEX, labels.astype(np.int64).tobytes(), again=True)
+    raw = labels.astype(np.int64).tobytes()
+    storage.create(folder / INDEX, raw + hashlib.sha256(raw).digest(), again=True)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import datagen
-from datagen import places, registry, storage
+from datagen import places, registry, storage, untrusted
 from datagen.contracts import Format
 from datagen.errors import ArtefactError, DatagenError, ResourceError
-from datagen.formats.folder import plain
 from datagen.places import Place
 from datagen.records import SCHEMA, ShardNote
 
@@ -23,6 +24,10 @@ SIDE = ".datagen"
 PLAN = f"{SIDE}/plan.json"
 NOTES = f"{SIDE}/notes"
 DATA = "data"
+MOST, LONGEST, CHANNELS = 10**7, 1 << 14, (1, 3)
+"""shards, height or width in pixels, and channels that a set may have"""
+TEXTS = ("production", "format", "source", "suffix")
+NOTE_LIMIT = 1 << 24
 
 
 def note_name(id: int) -> str:
@@ -67,7 +72,7 @@ def is_set(path: str | Path) -> bool:
     """Whether a folder or URL is a set of shards, finished or not; ResourceError where a store cannot be reached."""
     place = places.at(path, ResourceError)
     if place.folder is not None:
-        return (place.folder / MANIFEST).exists() or (place.folder / PLAN).exists()
+        return any(os.path.lexists(place.folder / name) for name in (MANIFEST, PLAN))
     return place.read(MANIFEST) is not None or place.read(PLAN) is not None
 
 
@@ -86,23 +91,44 @@ def open_set(path: str | Path, *, allow_partial: bool = False) -> ShardSet:
     if (content := place.read(MANIFEST)) is not None:
         where = place.where(MANIFEST)
         manifest = checked(storage.unseal(content, where), where)
-        return ShardSet(place, manifest, tuple(parse_note(note, where) for note in _list(manifest, "shards", where)), manifest)
+        if not isinstance(manifest.get("shards"), list) or not isinstance(manifest.get("files", {}), dict):
+            raise ArtefactError("has no list of shards, or none of files", where=where)
+        notes = tuple(parse_note(note, where) for note in manifest["shards"])
+        return _matching(ShardSet(place, manifest, notes, manifest), len(notes))
     if (content := place.read(PLAN)) is None:
         raise ArtefactError("is no set of shards: it has no manifest.json", where=path, hint="give the folder that synthesize wrote")
     plan = checked(storage.unseal(content, place.where(PLAN)), place.where(PLAN))
-    found = [read_note(place, id) for id in range(int(plan["shards"]))]
+    count = plan.get("shards")
+    if type(count) is not int or not 0 <= count <= MOST:
+        raise ArtefactError("says no number of shards", where=place.where(PLAN))
+    found = (read_note(place, id) for id in _noted(place, count))
     notes = tuple(note for note in found if note is not None)
     if not allow_partial:
-        raise ArtefactError(
-            f"is not finished: {len(notes)} of {len(found)} shards are there", where=path, hint="give its synthesize command again, or allow_partial=True"
-        )
-    return ShardSet(place, plan, notes, None)
+        hint = "give its synthesize command again, or allow_partial=True"
+        raise ArtefactError(f"is not finished: {len(notes)} of {count} shards are there", where=path, hint=hint)
+    return _matching(ShardSet(place, plan, notes, None), count)
 
 
-def _list(value: Mapping[str, Any], key: str, where: str) -> list[Any]:
-    if not isinstance(value.get(key), list):
-        raise ArtefactError(f"has no list {key!r}", where=where)
-    return list(value[key])
+def _noted(place: Place, count: int) -> list[int]:
+    """Return the numbers of shards whose notes may be there: of a folder those that it lists, else all."""
+    if place.folder is None:
+        return list(range(count))
+    names = os.listdir(place.folder / NOTES) if (place.folder / NOTES).is_dir() else []
+    return sorted(int(name[:-5]) for name in names if re.fullmatch(r"\d{5,9}\.json", name) and int(name[:-5]) < count)
+
+
+def _matching(found: ShardSet, count: int) -> ShardSet:
+    """Return a set whose notes are of `count` different shards of one production; ArtefactError where they are not."""
+    ids, known, where = [note.id for note in found.notes], set(found.classes), found.place.where(PLAN if found.manifest is None else MANIFEST)
+    for note in found.notes:
+        if note.production not in {"", found.plan["production"]}:
+            what = f"has a shard of another production ({note.file}): generators are not mixed within a set"
+            raise ArtefactError(what, where=where, hint="make both sets anew in folders of their own")
+        if note.file != found.format.name(note.id, count) or not known.issuperset(note.rows):
+            raise ArtefactError(f"holds a note with a wrong name or number ({note.file!r})", where=where)
+    if len(set(ids)) != len(ids) or (found.manifest is not None and sorted(ids) != list(range(count))):
+        raise ArtefactError("names a shard twice, or not all of them", where=where)
+    return found
 
 
 def checked(value: dict[str, Any], where: str) -> dict[str, Any]:
@@ -111,22 +137,29 @@ def checked(value: dict[str, Any], where: str) -> dict[str, Any]:
     Raises:
         ArtefactError: it is of a newer schema, or what every reader needs is missing or wrong.
     """
-    if not isinstance(value.get("schema"), int) or value["schema"] > SCHEMA:
+    if type(value.get("schema")) is not int or value["schema"] > SCHEMA:
         needed = value.get("version", f"with schema {value.get('schema')}")
         raise ArtefactError(f"needs datagen >= {needed}, this is {datagen.__version__}", where=where, hint="update datagen")
     classes = value.get("classes")
     if not isinstance(classes, list) or not classes or not all(isinstance(name, str) for name in classes) or sorted(set(classes)) != classes:
         raise ArtefactError("has no list of distinct, sorted classes", where=where)
+    shape = value.get("shape")
+    if not isinstance(shape, list) or len(shape) != 3 or not all(type(side) is int and 1 <= side <= LONGEST for side in shape) or shape[0] not in CHANNELS:
+        raise ArtefactError("has no shape of images", where=where)
+    if any(not isinstance(value.get(key), str) for key in TEXTS) or type(value.get("seed")) is not int:
+        raise ArtefactError(f"does not say what made it ({', '.join(TEXTS)}, seed)", where=where)
+    if ".py:" in value["format"]:
+        raise ArtefactError("names code as its format", where=where, hint="no file of a set is ever run")
     try:
-        registry.load("formats", str(value.get("format")))
+        registry.load("formats", value["format"])
     except DatagenError as error:
-        raise ArtefactError(f"has an unknown format {value.get('format')!r}", where=where, hint=error.hint) from error
+        raise ArtefactError(f"has an unknown format {value['format']!r}", where=where, hint=error.hint) from error
     return value
 
 
 def read_note(place: Place, id: int) -> ShardNote | None:
     """Read the note of shard `id`, None where there is none; ArtefactError where it is damaged."""
-    content, where = place.read(note_name(id)), place.where(note_name(id))
+    content, where = place.read(note_name(id), NOTE_LIMIT), place.where(note_name(id))
     return None if content is None else parse_note(storage.unseal(content, where), where)
 
 
@@ -137,6 +170,7 @@ def parse_note(value: Any, where: str) -> ShardNote:
         numbers = (note.id, note.accepted, note.tried, note.forced, note.near_copies, note.bytes, *note.rows.values())
     except (TypeError, AttributeError) as error:
         raise ArtefactError("holds a note that cannot be read", where=where) from error
-    if not plain(note.file) or not all(isinstance(n, int) and n >= 0 for n in numbers) or not isinstance(note.sha256, str):
+    texts = all(isinstance(text, str) for text in (note.sha256, note.production))
+    if not untrusted.plain(note.file) or not all(type(n) is int and 0 <= n < 1 << 62 for n in numbers) or not texts:
         raise ArtefactError("holds a note with a wrong name or number", where=where)
     return note

@@ -226,6 +226,8 @@ def _names(found: ShardSet, file: str, rows: Rows, first: int, keep: np.ndarray)
 
 def decoded(contents: Sequence[bytes], shape: tuple[int, int, int], where: object) -> np.ndarray:
     """Return uint8 [N, H, W, C] of image files that all have one shape (H, W, C); ArtefactError where one has another."""
+    if len(contents) and encode.decode(contents[0], where).shape != shape:
+        raise ArtefactError(f"holds an image of another shape than {shape}", where=where)
     images = np.empty((len(contents), *shape), np.uint8)
 
     def piece(first: int) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
-from datagen import storage
+from datagen import untrusted
 from datagen.contracts import Format
 from datagen.errors import ArtefactError
 from datagen.places import Place
-from datagen.reading.manifest import DATA, MANIFEST, NOTES, ShardSet, note_name, open_set
+from datagen.reading.manifest import DATA, MANIFEST, NOTES, ShardSet, note_name, open_set, read_note
 from datagen.records import ShardNote
 
 
@@ -55,7 +54,7 @@ def whole(found: ShardSet, note: ShardNote) -> Iterator[Path]:
 
 
 def _damage(place: Place, path: Path, format: Format, note: ShardNote) -> list[str]:
-    problem = _differs(path, note.sha256)
+    problem = _differs(path, note.sha256, place.folder)
     if problem:
         return [f"{note.file}: {problem}"]
     try:
@@ -66,37 +65,38 @@ def _damage(place: Place, path: Path, format: Format, note: ShardNote) -> list[s
     problems = []
     for name, sha256 in beside:
         with place.fetched(name) as file:
-            problem = _differs(file, sha256)
+            problem = _differs(file, sha256, place.folder)
             problems += [f"{name}: {problem}"] * bool(problem)
             size += 0 if problem else file.stat().st_size
     return problems or ([] if size == note.bytes else [f"{note.file}: has {size:,} bytes, its note says {note.bytes:,}"])
 
 
-def _differs(path: Path, sha256: str) -> str:
-    if path.is_symlink():
-        return "is a link"
-    if not path.is_file():
-        return "is missing"
+def _differs(path: Path, sha256: str, root: Path | None) -> str:
     try:
-        return "" if storage.hash_file(path) == sha256 else "differs from its SHA-256"
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
+        return "" if untrusted.sha256(path, root) == sha256 else "differs from its SHA-256"
+    except ArtefactError as error:
+        return error.what
 
 
 def _sidecars(found: ShardSet) -> Iterator[str]:
     """Yield what is wrong with the files that the manifest names beside the shards, and with the notes."""
     if found.manifest is None:
         return
-    for name, sha256 in dict(found.manifest.get("files", {})).items():
+    for name, sha256 in found.manifest.get("files", {}).items():
+        if not untrusted.plain(name):
+            yield f"{name}: is no name of a file of a set"
+            continue
         with found.place.fetched(name) as path:
-            if problem := _differs(path, str(sha256)):
+            if problem := _differs(path, str(sha256), found.place.folder):
                 yield f"{name}: {problem}"
     for note in found.notes:
-        content = found.place.read(note_name(note.id))
-        if content is None:
-            yield f"{note_name(note.id)}: is missing"
-        elif content != storage.seal(asdict(note)):
-            yield f"{note_name(note.id)}: differs from the manifest"
+        name = note_name(note.id)
+        try:
+            there = read_note(found.place, note.id)
+        except ArtefactError as error:
+            yield f"{name}: {error.what}"
+        else:
+            yield from [f"{name}: is missing" if there is None else f"{name}: differs from the manifest"] * (there != note)
 
 
 def _strangers(found: ShardSet) -> Iterator[str]:
@@ -110,6 +110,7 @@ def _strangers(found: ShardSet) -> Iterator[str]:
         except ArtefactError:
             continue
     for top in (DATA, NOTES):
-        for folder, _, names in os.walk(root / top):
+        for folder, below, names in os.walk(root / top):
             relative = Path(folder).relative_to(root).as_posix()
-            yield from (f"{relative}/{name}" for name in sorted(names) if f"{relative}/{name}" not in known)
+            links = [name for name in below if os.path.islink(os.path.join(folder, name))]
+            yield from (f"{relative}/{name}" for name in sorted([*names, *links]) if f"{relative}/{name}" not in known)

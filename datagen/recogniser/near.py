@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from datagen import tensors
 from datagen.errors import ArtefactError
 from datagen.recogniser.search import descriptors, leading
 
@@ -111,8 +112,8 @@ def pack(reference: Reference) -> bytes:
     """Return a reference as safetensors; equal numbers give equal bytes."""
     from safetensors.numpy import save
 
-    tensors = {"basis": reference.basis, "numbers": reference.numbers, "labels": reference.labels, "limit": np.array([reference.limit], np.float64)}
-    return bytes(save({name: np.ascontiguousarray(value) for name, value in tensors.items()}))
+    named = {"basis": reference.basis, "numbers": reference.numbers, "labels": reference.labels, "limit": np.array([reference.limit], np.float64)}
+    return bytes(save({name: np.ascontiguousarray(value) for name, value in named.items()}))
 
 
 def unpack(content: bytes, shape: tuple[int, int, int], where: object) -> Reference:
@@ -129,10 +130,11 @@ def unpack(content: bytes, shape: tuple[int, int, int], where: object) -> Refere
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
+    tensors.shapes(content, where)
     try:
         found = load(content)
         basis, numbers, labels, limit = (found[name] for name in ("basis", "numbers", "labels", "limit"))
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ArtefactError("is no reference of training images", where=where) from error
     size = descriptors(np.zeros((1, shape[1], shape[2], shape[0]), np.uint8), SIDE).shape[1]
     fits = basis.ndim == numbers.ndim == 2 and basis.shape == (size, numbers.shape[1]) and labels.shape == numbers.shape[:1] and limit.shape == (1,)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from datagen.errors import printable
 from datagen.formats.columns import features
 from datagen.formats.names import class_folders, loader_names
+from datagen.pages.markdown import plain
 from datagen.records import ShardNote
 
 PATTERNS = {"parquet": "data/train-*.parquet", "webdataset": "data/train-*.tar", "folder": "data/train/**"}
+ADDRESS = re.compile(r"https?://[\w./%-]+")
+"""shown as it is; what else is said of the real images is escaped"""
 SIZES = ((10**3, "n<1K"), (10**4, "1K<n<10K"), (10**5, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 
 
@@ -70,9 +73,9 @@ def _page(plan: Mapping[str, Any], images: int) -> list[str]:
         f"{what}. None of them is a photograph. Made by datagen; production `{plan['production'][:16]}`, seed {plan['seed']}.",
         "",
         *_marked(str(plan.get("mark", ""))),
-        *([f"The real images: {printable(plan['origin'])}.", ""] if plan.get("origin") else []),
-        copies.get(near, f"Near-copies of training images were {near}."),
-        *(["", f"Evaluated with images of the same generator and settings: {printable(plan['verdict'])}"] if plan.get("verdict") else []),
+        *([f"The real images: {_said(str(plan['origin']))}.", ""] if plan.get("origin") else []),
+        copies.get(near, f"Near-copies of training images were {plain(near)}."),
+        *(["", f"Evaluated with images of the same generator and settings: {plain(str(plan['verdict']))}"] if plan.get("verdict") else []),
         "",
         "`manifest.json` lists every shard with its SHA-256; `classes.json` has the class of each label.",
     ]
@@ -82,6 +85,10 @@ def _marked(mark: str) -> list[str]:
     if not mark:
         return ["The image files carry no mark that says so; `source` in every row does.", ""]
     return [f"Every image file says so: its XMP has the IPTC digital source type `{mark}`.", ""]
+
+
+def _said(origin: str) -> str:
+    return origin if ADDRESS.fullmatch(origin) else plain(origin)
 
 
 def text(value: str) -> str:

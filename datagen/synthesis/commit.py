@@ -86,20 +86,26 @@ def _short(value: Any) -> str:
 
 
 def kept(out: Place, format: Format, tasks: Sequence[ShardTask]) -> dict[int, ShardNote]:
-    """Return the notes of the shards that are there, by task id; every byte of them is read, or where the place vouches for them, none."""
+    """Return the notes of this production's shards that are there, by task id; every byte of them is read, or where the place vouches for them, none."""
+    own = {"", _production(out)}
 
     def look(task: ShardTask) -> ShardNote | None:
         try:
             note = read_note(out, task.id)
         except ArtefactError:
             return None
-        if note is None or (note.id, note.file) != (task.id, task.file):
+        if note is None or (note.id, note.file) != (task.id, task.file) or note.production not in own:
             return None
         whole = out.states(note.file, note.bytes, note.sha256)
         return note if whole or (whole is None and not damage(out, format, note)) else None
 
     with ThreadPoolExecutor(out.abreast) as pool:
         return {note.id: note for note in pool.map(look, tasks) if note is not None}
+
+
+def _production(out: Place) -> str:
+    """Return the production id of the plan that a place was begun with."""
+    return str(storage.unseal(out.read(PLAN) or b"", out.where(PLAN))["production"])
 
 
 def noted(out: Place, tasks: Sequence[ShardTask]) -> dict[int, ShardNote]:
@@ -119,7 +125,8 @@ def commit(out: Place, format: Format, task: ShardTask, rows: Rows) -> ShardNote
     counts = np.bincount(rows.labels, minlength=len(rows.classes)).tolist()
     by_name = {name: count for name, count in zip(rows.classes, counts, strict=True) if count}
     images = len(rows.labels)
-    note = ShardNote(task.id, task.file, by_name, images, rows.tried or images, rows.forced, size + beside, sha256, rows.near_copies)
+    near = rows.near_copies
+    note = ShardNote(task.id, task.file, by_name, images, rows.tried or images, rows.forced, size + beside, sha256, near, _production(out))
     out.create(note_name(task.id), storage.seal(asdict(note)), again=True)
     return note
 

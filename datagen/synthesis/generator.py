@@ -12,7 +12,7 @@ import numpy as np
 
 import datagen
 from datagen import recipe as recipes
-from datagen import registry, storage
+from datagen import registry, storage, tensors, untrusted
 from datagen.contracts import Family, Spec, State
 from datagen.errors import ArtefactError, ResourceError, SafetyError, UsageError
 from datagen.recogniser import near
@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 CARD = "card.json"
 WEIGHTS, FILTER = "weights.safetensors", "filter.safetensors"
-CARD_LIMIT = 1 << 26
+CARD_LIMIT = 1 << 22
+SIDE, CHANNELS, CLASSES = 1024, (1, 3), 100_000
+"""largest height and width in pixels, channels, and most classes that a card may say"""
+KINDS = {"family": str, "family_hash": str, "version": str, "images_seen": int, "noise": int, "settings": dict, "chosen": dict, "data": dict, "hashes": dict}
 BUILD_SEED = 1
 LAYOUTS = {"cpu": "channels-last"}
 """memory layout by device, contiguous elsewhere: measured up to a quarter faster; it decides last bits, so it is part of the production id"""
@@ -50,22 +53,33 @@ def read_card(folder: Path) -> tuple[GeneratorCard, str]:
         ArtefactError: the card is missing, damaged, or of a newer schema.
     """
     path = folder / CARD
-    value = storage.read_json(path, limit=CARD_LIMIT)
+    content = untrusted.content(path, limit=CARD_LIMIT)
+    value = storage.parse_json(content, path)
     if not isinstance(value, dict):
         raise ArtefactError("is no card", where=path)
     schema = value.get("schema")
-    if isinstance(schema, int) and schema > SCHEMA:
+    if type(schema) is int and schema > SCHEMA:
         raise ArtefactError(f"needs datagen >= {value.get('version', '?')}, this is {datagen.__version__}", where=path, hint="update datagen")
     if storage.SEAL in value:
         value = storage.read_sealed(path, limit=CARD_LIMIT)
     try:
         card = GeneratorCard(**value)
-        card = dataclasses.replace(card, classes=tuple(card.classes), shape=tuple(map(int, card.shape)), counts=tuple(map(int, card.counts)))  # type: ignore[arg-type]
+        card = dataclasses.replace(card, classes=tuple(card.classes), shape=tuple(card.shape), counts=tuple(card.counts))  # type: ignore[arg-type]
+        if not _consistent(card):
+            raise ArtefactError("is incomplete or contradicts itself", where=path)
     except (TypeError, ValueError) as error:
         raise ArtefactError("is no card of a generator", where=path) from error
-    if len(set(card.classes)) != len(card.classes) or len(card.classes) != len(card.counts) or len(card.shape) != 3 or WEIGHTS not in card.hashes:
-        raise ArtefactError("is incomplete or contradicts itself", where=path)
-    return card, storage.hash_file(path)
+    return card, hashlib.sha256(content).hexdigest()
+
+
+def _consistent(card: GeneratorCard) -> bool:
+    """Whether every value of a card has its type and range; a shape or a number of classes that is too large asks for no memory then."""
+    if type(card.schema) is not int or any(type(getattr(card, name)) is not kind for name, kind in KINDS.items()):
+        return False
+    whole = all(type(number) is int and number >= 0 for number in (*card.shape, *card.counts, card.images_seen, card.noise))
+    named = all(type(name) is str for name in card.classes) and 0 < len(set(card.classes)) == len(card.classes) == len(card.counts) <= CLASSES
+    shaped = whole and len(card.shape) == 3 and card.shape[0] in CHANNELS and all(1 <= side <= SIDE for side in card.shape[1:])
+    return named and shaped and WEIGHTS in card.hashes and all(type(each) is str for each in card.hashes.values())
 
 
 def read_weights(folder: Path, card: GeneratorCard) -> dict[str, dict[str, Any]]:
@@ -75,26 +89,16 @@ def read_weights(folder: Path, card: GeneratorCard) -> dict[str, dict[str, Any]]
         ArtefactError: a file is missing or differs, or the weights are not safetensors or not finite.
     """
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load
 
     raw: dict[str, bytes] = {}
     for name, sha256 in card.hashes.items():
-        if Path(name).name != name:
+        if not untrusted.plain(name) or "/" in name:
             raise ArtefactError(f"names a file elsewhere ({name!r})", where=folder / CARD)
-        try:
-            content = (folder / name).read_bytes()
-        except OSError as error:
-            raise ArtefactError(error.strerror or "cannot be read", where=folder / name, hint="copy the whole generator folder") from error
-        if hashlib.sha256(content).hexdigest() != sha256:
-            raise ArtefactError("is damaged: its SHA-256 differs from the card's", where=folder / name, hint="copy it again, or fit anew")
+        content = untrusted.checked(folder / name, sha256)
         raw |= {name: content} if name in {WEIGHTS, FILTER} else {}
     found: dict[str, dict[str, Any]] = {}
     for name, content in raw.items():
-        try:
-            found[name] = load(content)
-        except (SafetensorError, ValueError) as error:
-            raise ArtefactError("is not safetensors", where=folder / name) from error
+        found[name] = tensors.loaded(content, folder / name)
         if any(tensor.is_floating_point() and not torch.isfinite(tensor).all() for tensor in found[name].values()):
             raise ArtefactError("holds weights that are no finite numbers", where=folder / name)
     return found
@@ -165,24 +169,43 @@ class Generator:
         self.family = family_of(folder, self.card, family)
         spec = Spec(len(self.card.classes), self.card.shape, self.card.counts, _recipe(folder, self.card.settings))
         weights = read_weights(folder, self.card)
+        if not is_own(self.card):
+            self._fitting(self._outlined(spec), weights[WEIGHTS])
         self.state = self._restored(spec, weights[WEIGHTS])
         self.filter = self._filter(weights[FILTER]) if FILTER in weights else None
         if self.family.noise(spec) != self.card.noise:
             raise ArtefactError("says another size of noise than its family", where=folder / CARD)
 
-    def _restored(self, spec: Spec, weights: dict[str, Any]) -> State:
+    def _built(self, spec: Spec, device: str = "cpu") -> dict[str, Any]:
+        """Return the nets that sampling needs, untrained; on the device "meta" they have shapes and no memory."""
         import torch
 
         state = State(spec)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch.device(device):
             torch.manual_seed(BUILD_SEED)
             for stage in self.family.stages(spec):
                 stage.build(state)
-        kept = {name: state.modules[name] for name in self.family.kept}
-        wanted = {f"{name}.{key}" for name, module in kept.items() for key in module.state_dict()}
-        if wanted != set(weights):
-            odd = sorted(wanted ^ set(weights))[0]
-            raise ArtefactError(f"holds other tensors than the family {self.card.family!r} ({odd})", where=self.folder / WEIGHTS)
+        return {name: state.modules[name] for name in self.family.kept}
+
+    def _outlined(self, spec: Spec) -> dict[str, Any]:
+        """Return nets of shapes alone, so that a card that says too much asks for no memory; ArtefactError where no net can be so large."""
+        try:
+            return self._built(spec, "meta")
+        except (RuntimeError, OverflowError, MemoryError) as error:
+            raise ArtefactError("says settings that no net can have", where=self.folder / CARD) from error
+
+    def _fitting(self, nets: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
+        """Raise ArtefactError where weights have other names or shapes than the nets."""
+        wanted = {f"{name}.{key}": tuple(tensor.shape) for name, module in nets.items() for key, tensor in module.state_dict().items()}
+        if odd := sorted(wanted.keys() ^ weights.keys()):
+            raise ArtefactError(f"holds other tensors than the family {self.card.family!r} ({odd[0]})", where=self.folder / WEIGHTS)
+        for name, shape in wanted.items():
+            if (found := tuple(weights[name].shape)) != shape:
+                raise ArtefactError(f"does not fit the family {self.card.family!r}: {name} is {found}, not {shape}", where=self.folder / WEIGHTS)
+
+    def _restored(self, spec: Spec, weights: dict[str, Any]) -> State:
+        kept = self._built(spec)
+        self._fitting(kept, weights)
         for name, module in kept.items():
             own = {key: weights[f"{name}.{key}"] for key in module.state_dict()}
             try:
@@ -228,6 +251,8 @@ class Generator:
                     raise ArtefactError(f"gave images that are no numbers or not of shape {self.card.shape}", where=self.folder)
                 pixels = ((found.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
                 return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        except IndexError as error:
+            raise ArtefactError("holds weights that point nowhere", where=self.folder / WEIGHTS) from error
         except torch.OutOfMemoryError as error:
             raise ResourceError("out of memory", where=self.device, hint="end other programs that use it, or take fewer --workers") from error
 
@@ -268,20 +293,14 @@ def reference_of(folder: Path, card: GeneratorCard, given: str | None, *, keep: 
     if not path.is_file():
         hint = "name the RUN that has them with --reference RUN, or take near-copies with --keep-near-copies"
         raise SafetyError("the training images' numbers are not here, so near-copies of them cannot be told", where=path, hint=hint)
-    if storage.hash_file(path) != sha256:
+    if untrusted.sha256(path) != sha256:
         raise ArtefactError("is not the reference of this generator, or is damaged", where=path, hint="give the RUN that the generator was fitted in")
     return path, ""
 
 
 def open_reference(path: str | Path, card: GeneratorCard) -> near.Reference:
     """Return the training images as numbers once their SHA-256 is the card's; ArtefactError where it is not."""
-    try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise ArtefactError(error.strerror or "cannot be read", where=path) from error
-    if hashlib.sha256(content).hexdigest() != card.data.get("reference"):
-        raise ArtefactError("is damaged: its SHA-256 differs from the card's", where=path, hint="copy it again, or fit anew")
-    return near.unpack(content, card.shape, path)
+    return near.unpack(untrusted.checked(path, str(card.data.get("reference"))), card.shape, path)
 
 
 def chosen(card: GeneratorCard, name: str, default: float, mode: str = "replace") -> float:
@@ -296,4 +315,7 @@ def chosen(card: GeneratorCard, name: str, default: float, mode: str = "replace"
     of_mode = card.chosen.get(mode)
     value = of_mode.get(name) if isinstance(of_mode, Mapping) and name in of_mode else card.chosen.get(name)
     value = value.get("value") if isinstance(value, Mapping) else value
-    return float(value) if isinstance(value, int | float) else default
+    try:
+        return float(value) if isinstance(value, int | float) else default
+    except OverflowError:
+        return default

@@ -98,7 +98,7 @@ def _file(path: Path, classes: Sequence[str]) -> dict[str, int]:
 
 
 def _json(path: Path) -> dict[str, int]:
-    value = storage.read_json(path, limit=LIMIT)
+    value = storage.read_json(path.resolve(), limit=LIMIT)
     if not isinstance(value, dict):
         raise InputError('is no JSON object such as {"cat": 500, "dog": 20}', where=path)
     return {name: _number(number, path, name) for name, number in value.items()}

@@ -2,47 +2,35 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from datagen import storage
+from datagen import storage, tensors, untrusted
 from datagen.contracts import State
 from datagen.errors import ArtefactError, OutputError
+from datagen.records import SCHEMA
 from datagen.training.averaging import Average
 
 KEEP = 2
 CARD, WEIGHTS, STATE = "card.json", "weights.safetensors", "state.safetensors"
+NUMBERS = ("schema", "stage", "images", "total_images", "rollbacks")
+CARD_LIMIT = 1 << 20
 
 
-def pack(tensors: Mapping[str, torch.Tensor]) -> bytes:
+def pack(named: Mapping[str, torch.Tensor]) -> bytes:
     """Return named tensors as safetensors bytes; equal tensors give equal bytes."""
     from safetensors.torch import save
 
-    return save({name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)})
+    return save({name: named[name].detach().cpu().contiguous().clone() for name in sorted(named)})
 
 
 def unpack(folder: Path, name: str, sha256: str) -> dict[str, torch.Tensor]:
-    """Read tensors after their hash has been checked; ArtefactError where the file is missing or differs."""
-    import hashlib
-
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
+    """Read tensors after their hash has been checked; ArtefactError where the file is missing or differs, or is no safetensors."""
     path = folder / name
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise ArtefactError("cannot be read", where=path) from error
-    if hashlib.sha256(raw).hexdigest() != sha256:
-        raise ArtefactError("is damaged: its SHA-256 differs from the card's", where=path, hint="delete this checkpoint; an older one is taken")
-    try:
-        return load(raw)
-    except SafetensorError as error:
-        raise ArtefactError("is not safetensors", where=path) from error
+    return tensors.loaded(untrusted.checked(path, sha256), path)
 
 
 def named(prefix: str, nets: Mapping[str, torch.nn.Module]) -> dict[str, torch.Tensor]:
@@ -74,7 +62,7 @@ def save(folder: Path, state: State, averages: Mapping[str, Average], *, stage: 
     """
     path = folder / f"{total_images:012d}"
     weights = pack(named("net/", state.modules) | named("average/", {k: a.net for k, a in averages.items()}))
-    content, card = {WEIGHTS: weights, STATE: pack(_optimizer_tensors(state))}, {"schema": 1, "stage": stage, "images": images}
+    content, card = {WEIGHTS: weights, STATE: pack(_optimizer_tensors(state))}, {"schema": SCHEMA, "stage": stage, "images": images}
     card |= {"total_images": total_images, "rollbacks": rollbacks}
     try:
         _write(path, content, card)
@@ -90,7 +78,7 @@ def _write(path: Path, content: Mapping[str, bytes], card: Mapping[str, Any]) ->
         storage.remove(path)
     storage.make_folder(path)
     hashes = {name: storage.create(path / name, raw)[1] for name, raw in content.items()}
-    storage.create(path / CARD, storage.to_json({**card, "hashes": hashes}))
+    storage.create(path / CARD, storage.seal({**card, "hashes": hashes}))
 
 
 def _drop_all_but(count: int, folder: Path, *, of: Sequence[Path]) -> None:
@@ -112,13 +100,30 @@ def newest(folder: Path, warn: Callable[[str], None]) -> tuple[dict[str, Any], d
     """Return (card, weights, optimiser tensors) of the newest whole checkpoint, or None; damaged ones are said and passed over."""
     for path in candidates(folder):
         try:
-            card = json.loads((path / CARD).read_bytes())
-            if card["schema"] > 1:
-                raise ArtefactError("was written by a newer datagen", where=path, hint="update datagen")
+            card = read_card(path / CARD)
             return card, unpack(path, WEIGHTS, card["hashes"][WEIGHTS]), unpack(path, STATE, card["hashes"][STATE])
-        except (ArtefactError, ValueError, KeyError, TypeError, OSError) as error:
+        except ArtefactError as error:
             warn(f"checkpoint {path} is damaged and passed over ({error})")
     return None
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """Return the card of a checkpoint; ArtefactError where it is damaged or of a newer datagen.
+
+    Cards of datagen 0.1.0 have no seal; what has neither a seal nor exactly their keys is damaged.
+    """
+    value = storage.read_json(path, limit=CARD_LIMIT)
+    if not isinstance(value, dict):
+        raise ArtefactError("is no card", where=path)
+    if type(value.get("schema")) is int and value["schema"] > SCHEMA:
+        raise ArtefactError("was written by a newer datagen", where=path, hint="update datagen")
+    card = value if set(value) == {"hashes", *NUMBERS} else storage.read_sealed(path, limit=CARD_LIMIT)
+    hashes = card.get("hashes")
+    if set(card) != {"hashes", *NUMBERS} or any(type(card[name]) is not int or card[name] < 0 for name in NUMBERS):
+        raise ArtefactError("is no card of a checkpoint", where=path)
+    if not isinstance(hashes, dict) or set(hashes) != {WEIGHTS, STATE} or not all(isinstance(sha256, str) for sha256 in hashes.values()):
+        raise ArtefactError("does not name the files beside it", where=path)
+    return card
 
 
 def load_nets(weights: Mapping[str, torch.Tensor], prefix: str, nets: Mapping[str, torch.nn.Module]) -> None:
@@ -132,13 +137,16 @@ def load_nets(weights: Mapping[str, torch.Tensor], prefix: str, nets: Mapping[st
             raise ArtefactError(f"does not fit the net {name!r}: {str(error).splitlines()[-1].strip()}", where="checkpoint") from error
 
 
-def load_optimizers(tensors: Mapping[str, torch.Tensor], state: State) -> None:
-    """Load what `save` wrote of the optimisers of the stage under way."""
+def load_optimizers(found: Mapping[str, torch.Tensor], state: State) -> None:
+    """Load what `save` wrote of the optimisers of the stage under way; ArtefactError where it is of other ones."""
     for name, optimizer in state.optimizers.items():
         current = optimizer.state_dict()
         current["state"] = {}
-        for key, value in tensors.items():
-            owner, index, field = key.rsplit("/", 2)
-            if owner == name:
-                current["state"].setdefault(int(index), {})[field] = value
-        optimizer.load_state_dict(current)
+        try:
+            for key, value in found.items():
+                owner, index, field = key.rsplit("/", 2)
+                if owner == name:
+                    current["state"].setdefault(int(index), {})[field] = value
+            optimizer.load_state_dict(current)
+        except (ValueError, KeyError, RuntimeError) as error:
+            raise ArtefactError(f"does not fit the optimiser {name!r}", where="checkpoint") from error

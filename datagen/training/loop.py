@@ -13,7 +13,7 @@ import torch
 
 from datagen import ranks, seeds
 from datagen.contracts import Family, Stage, State
-from datagen.errors import ResourceError, Stopped
+from datagen.errors import ArtefactError, ResourceError, Stopped
 from datagen.training import checkpoint, timing
 from datagen.training.averaging import Average
 from datagen.training.batches import Batches
@@ -105,6 +105,8 @@ def resume(job: Job) -> tuple[int, int]:
         build(job, 0)
         return 0, 0
     card, weights, tensors = found
+    if card["stage"] >= len(job.stages):
+        raise ArtefactError("is of a stage that this family does not have", where=job.folder / "checkpoints", hint="give another --out")
     for index in range(card["stage"] + 1):
         build(job, index)
     checkpoint.load_nets(weights, "net/", job.state.modules)

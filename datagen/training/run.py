@@ -86,8 +86,6 @@ def _lead(source: str | Path, out: Path, recipe: Recipe, progress: Progress, *, 
         except BaseException:
             job.watch.tell("stopped")
             raise
-        finally:
-            job.watch.close()
         trained = round(time.monotonic() - training, 1)
         finish(job, images)
         ranks.barrier()

@@ -24,6 +24,8 @@ from datagen.records import ANY, FIT, READ, Recipe
 GRIDS, WIDEST = 7, 1_400
 """grids that are shown, the first and the last among them, and their greatest width in pixels"""
 OWN = set(Recipe().settings(ANY, READ, FIT))
+PATHS = ("test", "family")
+"""settings that are shown without their folders"""
 KINDS = ("real", "synthetic", "both", "classical")
 STATES = {
     "training": "The generator is learning",
@@ -61,7 +63,11 @@ class Story:
                 state=state,
                 title=STATES[state],
                 live=state in {"training", "choosing"},
-                family={"name": plan["settings"]["family"], "paper": self.family.paper, "about": (type(self.family).__doc__ or "").strip().splitlines()[:1]},
+                family={
+                    "name": template.bare(plan["settings"]["family"]),
+                    "paper": self.family.paper,
+                    "about": (type(self.family).__doc__ or "").strip().splitlines()[:1],
+                },
                 seen=seen,
                 total=total,
                 done=min(1.0, seen / max(1, total)),
@@ -74,7 +80,11 @@ class Story:
                 chosen=chosen,
                 choice=_choice(choice, self.classes),
                 sentences=plan["sentences"],
-                settings=[(key, value, plan["origins"].get(key, "default")) for key, value in plan["settings"].items() if value is not None and key in OWN],
+                settings=[
+                    (key, template.bare(value) if key in PATHS else value, plan["origins"].get(key, "default"))
+                    for key, value in plan["settings"].items()
+                    if value is not None and key in OWN
+                ],
             )
         )
         path = self.run / "run.html"

@@ -15,6 +15,7 @@ import torch
 from datagen import seeds, storage
 from datagen.contracts import Family, State
 from datagen.progress import Progress
+from datagen.training.board import Board
 from datagen.training.story import Story
 
 LINE_SECONDS = 1.0
@@ -72,12 +73,10 @@ class Watch:
         self.last: dict[str, float] = {}
 
     def board(self) -> Any:
-        """Return TensorBoard's writer into RUN/tb, or False where tensorboard cannot be imported."""
+        """Return what writes into RUN/tb for TensorBoard, or False where tensorboard cannot be imported."""
         if self._board is None:
             try:
-                from torch.utils.tensorboard import SummaryWriter
-
-                self._board = SummaryWriter(str(self.run / "tb"))
+                self._board = Board(self.run / "tb")
             except ImportError:
                 self.progress.warn("tensorboard is not installed; losses go to progress.jsonl alone")
                 self._board = False
@@ -101,9 +100,7 @@ class Watch:
         line = {"stage": stage, "images": images_seen, "images_per_second": round(self.rate, 1), "losses": means}
         storage.append(self.run / "progress.jsonl", json.dumps(line) + "\n")
         if board := self.board():
-            for name, mean in means.items():
-                board.add_scalar(f"loss/{name}", mean, images_seen)
-            board.add_scalar("speed/images_per_second", self.rate, images_seen)
+            board.add({**{f"loss/{name}": mean for name, mean in means.items()}, "speed/images_per_second": self.rate}, images_seen)
         text = ", ".join(f"{name} {mean:.3g}" for name, mean in means.items())
         self.progress.advance(self._images, f"{self.rate:,.0f} images/s, {text}")
         self._sums, self._steps, self._images, self._since = {}, 0, 0, time.monotonic()
@@ -114,7 +111,7 @@ class Watch:
             self._report(stage, images_seen)
 
     def grid(self, family: Family, state: State, images_seen: int, device: str) -> Path:
-        """Draw a grid by class, write it as samples/IMAGES.png and to TensorBoard, and print the path of the first."""
+        """Draw a grid by class, write it as samples/IMAGES.png, and print the path of the first."""
         path = storage.make_folder(self.run / "samples") / f"{images_seen:012d}.png"
         begun = time.monotonic()
         sheet = picture(draw(family, state, self.classes, self.shown, EACH_SHOWN, device))
@@ -135,11 +132,6 @@ class Watch:
     def chose(self, line: Mapping[str, Any]) -> None:
         """Write what was tried by usefulness, and how each class does, to progress.jsonl."""
         storage.append(self.run / "progress.jsonl", json.dumps({"stage": "selection", **line}) + "\n")
-
-    def close(self) -> None:
-        """Close TensorBoard's writer."""
-        if self._board:
-            self._board.close()
 
 
 class Mute(Watch):

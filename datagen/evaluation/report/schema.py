@@ -16,6 +16,7 @@ from datagen.evaluation.experiment import Context
 from datagen.evaluation.inputs import Inputs
 from datagen.evaluation.plan import Plan
 from datagen.evaluation.report import words
+from datagen.pages.template import bare, bare_command
 from datagen.records import Finding
 
 SCHEMA = 2
@@ -113,7 +114,7 @@ KEYS: Mapping[str, str] = {
     "measured.rates": "the same by precision, layout and threads",
     "measured.rates.*": "images a second",
     "measured.runs": "trainings of an arm's length that everything came to, as planned",
-    "measured.command": "the user's own training where there was one (train_command), or null",
+    "measured.command": "the user's own training where there was one (train_command), without its folders, or null",
     "measured.limited": "whether this machine's speed, not the images, decided the steps",
     "measured.saw": "sentences: which recogniser saw which images",
     "seconds": "wall time of the evaluation; of the last start where it was stopped in between",
@@ -213,11 +214,11 @@ def _measured(context: Context, found: Inputs, planned: Plan) -> dict[str, Any]:
         "threads": planned.threads,
         "lanes": planned.lanes,
         "torch": str(torch.__version__),
-        "settings": value["settings"],
+        "settings": {key: bare(each) if isinstance(each, str) else each for key, each in value["settings"].items()},
         "rate": planned.rate,
         "rates": dict(planned.rates),
         "limited": planned.limited,
         "runs": planned.runs,
-        "command": planned.command,
+        "command": None if planned.command is None else bare_command(planned.command),
         "saw": words.saw(context, found, planned),
     }

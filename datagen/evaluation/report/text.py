@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from datagen.errors import printable
 from datagen.evaluation import statistics
 from datagen.evaluation.report import words
+from datagen.pages.markdown import cell, plain
+
+__all__ = ["cell", "markdown", "plain", "table"]
 
 EXTREMES = 5
 """classes that gain and that lose most, of each so many"""
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def markdown(report: Mapping[str, Any]) -> str:
@@ -41,18 +41,6 @@ def markdown(report: Mapping[str, Any]) -> str:
         f"datagen {report['version']}, torch {report['measured']['torch']}, {report['measured']['device']}, seed {report['measured']['seed']}.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def plain(text: object) -> str:
-    """Return text that Markdown shows as it is: no tags, links, tables or marks."""
-    shown = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", shown)
-
-
-def cell(text: object) -> str:
-    """Return text for a cell of a table; what a spreadsheet would take for a formula gets a ' before it."""
-    text = str(text)
-    return plain("'" + text if text.startswith(FORMULA) else text)
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

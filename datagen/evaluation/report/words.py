@@ -10,6 +10,7 @@ from datagen.evaluation.experiment import CURVE, Context
 from datagen.evaluation.inputs import Inputs
 from datagen.evaluation.plan import Plan
 from datagen.evaluation.report.advice import next_steps
+from datagen.pages.template import bare, bare_command
 
 __all__ = ["ARMS", "KINDS", "base", "difference", "next_steps", "saw", "tested", "worth"]
 
@@ -95,14 +96,14 @@ def saw(context: Context, found: Inputs, planned: Plan) -> list[str]:
 def _recogniser(context: Context, found: Inputs, planned: Plan) -> str:
     s, many = planned.settings, f"{planned.repeats} {'repeat' if planned.repeats == 1 else 'repeats'} an arm"
     if planned.command:
-        return f"Every arm trains by the user's own command ({planned.command}); {many}."
+        return f"Every arm trains by the user's own command ({bare_command(planned.command)}); {many}."
     way = context.choice.augment or s.augment
     mirrored = "" if "mirror" in way else ", never mirrored"
     augmented = f"changed at random by {way.replace(',', ' and ')}{mirrored}" if way != "none" else "not augmented"
     begin = "begins with the same file of weights" if s.weights else "from scratch"
-    rate = context.choice.learning_rate or s.learning_rate
+    rate, net = context.choice.learning_rate or s.learning_rate, bare(s.recogniser)
     return (
-        f"Every arm trains the same recogniser ({s.recogniser}) {begin} for {s.steps:,} steps of {s.batch} images at a learning rate of {rate:g}, {augmented}. "
+        f"Every arm trains the same recogniser ({net}) {begin} for {s.steps:,} steps of {s.batch} images at a learning rate of {rate:g}, {augmented}. "
         f"Equal repeats of all arms begin with the same weights; {many}."
     )
 
