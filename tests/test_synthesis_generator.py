@@ -157,6 +157,7 @@ def test_the_users_own_file_may_have_another_name_and_place(tmp_path: Path) -> N
     assert open_generator(run, family=f"{tmp_path}/elsewhere/copy.py:Mine").card.noise == 5
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 def test_another_family_than_the_generators_is_refused(tmp_path: Path) -> None:
     run = synthetic.generator(tmp_path)
     with pytest.raises(UsageError, match="no such file"):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import audit
 import hostile
 import numpy as np
 import pytest
@@ -200,7 +201,7 @@ def no_seal(patch: Patch) -> None:
 
 
 def no_hash_of_shards(patch: Patch) -> None:
-    patch.setattr(located, "_whole", lambda found, note: found.root / note.file)
+    patch.setattr(located, "_whole", lambda root, note: root / note.file)
 
 
 def no_hash_of_images(patch: Patch) -> None:
@@ -301,3 +302,4 @@ def test_every_check_that_is_switched_off_is_missed(mutant: Callable[[Patch], No
     mutant(monkeypatch)
     with pytest.raises((AssertionError, pytest.fail.Exception)):
         check(tmp_path)
+    audit.taken()

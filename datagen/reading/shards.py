@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
-from datagen import colour, machine
+from datagen import colour, machine, untrusted
 from datagen.contracts import Rows
 from datagen.errors import ArtefactError, InputError, UsageError
 from datagen.formats import encode
@@ -28,8 +28,6 @@ from datagen.reading.verify import verify, whole
 __all__ = ["Loaded", "ShardDataset", "decoded", "load", "picture", "verify"]
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-LARGEST = 64_000_000
-"""pixels of an image, as many as a labelled folder's may have"""
 PIECE = 256
 """images decoded by one thread at a time"""
 
@@ -38,14 +36,14 @@ def picture(content: bytes, where: object) -> Image.Image:
     """Return an image file upright, as mode L or RGB in sRGB, on white where it is transparent; ArtefactError where it cannot be decoded."""
     try:
         image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
-        if image.width * image.height > LARGEST:
+        if image.width * image.height > encode.PIXELS:
             raise ValueError("too large")
         image = colour.load(image)
         if image.mode in {"L", "RGB"} and _plain(image):
             return image
         return Image.fromarray(colour.eight_bits(ImageOps.exif_transpose(image), []))
     except Exception as error:  # Pillow's plug-ins raise whatever a damaged file makes them trip over
-        raise ArtefactError("cannot be decoded", where=where, hint="datagen describe --verify names what is damaged") from error
+        raise ArtefactError("cannot be decoded", where=where, hint=untrusted.VERIFY) from error
 
 
 def _plain(image: Image.Image) -> bool:
@@ -102,7 +100,8 @@ class ShardDataset(Dataset[Any]):
         self._head = b""
         if is_set(path):
             found = open_set(path, allow_partial=allow_partial)
-            self._head = encode.png_head(_shape(found), str(found.plan.get("mark", "")))
+            mark = found.plan.get("mark", "")
+            self._head = encode.png_head(_shape(found), mark) if mark in ("", *encode.MARKS.values()) else b""
 
     @property
     def labels(self) -> np.ndarray:
