@@ -100,7 +100,6 @@ CASES: list[tuple[Callable[[Patch], None], Callable[[Path], None]]] = [
     (no_path_check, check_paths_of_tables),
     (links_are_always_inside, check_links),
     (files_are_always_whole, check_whole_files),
-    (tiles_of_any_size, check_tiles),
     (tails_travel, check_tails),
     (profiles_are_ignored, check_profiles),
     (first_of_two_columns, check_labels_of_tables),
@@ -112,7 +111,10 @@ def test_our_own_code_passes_its_checks(check: Callable[[Path], None], tmp_path:
     check(tmp_path)
 
 
-@pytest.mark.parametrize(("mutant", "check"), CASES, ids=[mutant.__name__ for mutant, _ in CASES])
+SLOW = [pytest.param(tiles_of_any_size, check_tiles, marks=pytest.mark.slow, id="tiles_of_any_size")]
+
+
+@pytest.mark.parametrize(("mutant", "check"), [*(pytest.param(*case, id=case[0].__name__) for case in CASES), *SLOW])
 def test_every_fault_is_caught(mutant: Callable[[Patch], None], check: Callable[[Path], None], tmp_path: Path, monkeypatch: Patch) -> None:
     mutant(monkeypatch)
     with pytest.raises((AssertionError, pytest.fail.Exception)):
