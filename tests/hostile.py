@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import hashlib
 import json
 import random
 import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ NASTY: tuple[Any, ...] = (
     *(None, True, -1, 0, 1, 2**31, 2**63, 2**64, 10**30, 1e308, -0.0, "", "0", "..", "../x", "/etc/passwd", "a\0b", "a\\b", "\ud800", "x" * 5000),
     *([], {}, [[]], [None], {"a": []}, [0] * 3000, "x.py:X", "/tmp/x.py:X", "2024-01-01", [[[[[[[[]]]]]]]], "\u202e", list(range(50))),
 )
+_PLACE = tempfile.TemporaryDirectory()
 SECONDS = 10
 """that one input may take"""
 
@@ -71,8 +74,17 @@ def forget() -> int:
 def shards(root: Path, format: str, **more: Any) -> Path:
     """Make a set of five classes in two shards, with class names and indices of a rule of its own; returns its folder."""
     root.mkdir(parents=True, exist_ok=True)
-    synthesize(synthetic.rule(root), root / format, **{"per_class": EACH, "format": format, "shard_images": 10, "workers": 1, **more})
-    return root / format
+    synthetic.rule(root)
+    return Path(shutil.copytree(_made(format, more.get("per_class", EACH), more.get("shard_images", 10)), root / format))
+
+
+@functools.cache
+def _made(format: str, per_class: int, shard_images: int) -> Path:
+    """Make such a set once in a process."""
+    place = Path(_PLACE.name) / f"{format}-{per_class}-{shard_images}"
+    place.mkdir()
+    synthesize(synthetic.rule(place), place / "set", per_class=per_class, format=format, shard_images=shard_images, workers=1)
+    return place / "set"
 
 
 def generator(root: Path) -> Path:

@@ -19,8 +19,8 @@ from datagen.reading.manifest import open_set
 from datagen.reading.shards import ShardDataset
 from datagen.reading.verify import verify
 
-FLIPS = {"fast": 15, "slow": 300}
-CUTS = {"fast": 15, "slow": 10**9}
+FLIPS = {"fast": 10, "slow": 300}
+CUTS = {"fast": 8, "slow": 10**9}
 """flips and cuts of each of twelve kinds of artefacts; the slow tier's cuts are at every length of every file"""
 TIERS = ["fast", pytest.param("slow", marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
 

@@ -31,7 +31,7 @@ from datagen.reading.shards import ShardDataset
 from datagen.reading.verify import verify
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "600"))
-INPUTS = 60
+INPUTS = 16
 """of the fast tier, each reader"""
 MEMORY = 500_000_000
 TIERS = ["fast", pytest.param("slow", marks=[pytest.mark.slow, pytest.mark.timeout(0)])]
@@ -180,7 +180,7 @@ def test_no_reader_falls_over(name: str, tier: str, tmp_path: Path) -> None:
             shutil.copytree(place, Path(os.environ.get("FUZZ_KEEP", tmp_path)) / f"wrong-{name}", dirs_exist_ok=True)
         assert not wrong, f"input {count}: {wrong}"
         assert hostile.peak() - base < MEMORY, f"input {count}"
-    assert count > 10 and taken, "some are still right, where the change meets nothing that matters"
+    assert count >= min(INPUTS, 10) and taken, "some are still right, where the change meets nothing that matters"
     print(f"{name}: {count:,} inputs, {taken:,} readings gave an answer")
 
 
@@ -228,7 +228,7 @@ def test_files_of_tensors_are_read_or_refused(tier: str) -> None:
 TEXTS = st.text(max_size=12)
 SINGLE = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS
 VALUES = st.recursive(SINGLE, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4), max_leaves=8)
-EXAMPLES = {"fast": 60, "slow": 3_000}
+EXAMPLES = {"fast": 12, "slow": 3_000}
 
 
 @pytest.mark.parametrize("tier", TIERS)

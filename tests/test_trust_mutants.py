@@ -144,7 +144,7 @@ def check_cards_ask_for_no_memory(root: Path) -> None:
     folder = hostile.generator(root)
     open_generator(folder)
     value = storage.read_sealed(folder / "card.json")
-    hostile.sealed(folder / "card.json", value | {"settings": value["settings"] | {"latent": 4096, "width": 512}})
+    hostile.sealed(folder / "card.json", value | {"settings": value["settings"] | {"latent": 4096, "width": 256}})
     base = hostile.forget()
     with pytest.raises(ArtefactError):
         open_generator(folder)

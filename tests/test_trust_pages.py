@@ -142,7 +142,7 @@ def text_of(report: dict[str, Any], names: tuple[str, ...]) -> None:
     assert document.isascii() and json.loads(document)["classes"] == list(names)
 
 
-@pytest.mark.parametrize("state", ["training", "finished"])
+@pytest.mark.parametrize("state", [pytest.param("training", marks=pytest.mark.slow), "finished"])
 @pytest.mark.parametrize("payloads", [PAYLOADS[i : i + 2] for i in range(0, len(PAYLOADS), 2)], ids=lambda pair: f"{PAYLOADS.index(pair[0])}")
 def test_nothing_runs_in_the_page_of_a_fit(payloads: tuple[str, ...], state: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(made_run, "NAMES", ["a", "b"])
