@@ -21,6 +21,7 @@ SEAL = "seal"
 SYNCS = 16
 hook: Callable[[str, str], None] | None = None
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_LOCK = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 _NO_LINK = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.ENOSYS}
 
 
@@ -41,15 +42,23 @@ def reporting(path: object) -> Iterator[None]:
         raise OutputError(error.strerror or str(error), where=path, hint=hint) from error
 
 
-def make_folder(path: str | Path) -> Path:
-    """Create a folder and its parents where missing and return it; OutputError when something else is in the way."""
+def make_folder(path: str | Path, *, durable: bool = True) -> Path:
+    """Create a folder and its parents where missing, their names durable unless told otherwise, and return it.
+
+    Raises:
+        OutputError: something else is in the way, or the disk fails.
+    """
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise OutputError("is a file, a folder is needed", where=path, hint="give another --out")
     with reporting(path):
-        if not path.is_dir():
+        missing = [each for each in (path, *path.parents) if not each.is_dir()]
+        if missing:
             _before("mkdir", path)
             path.mkdir(parents=True, exist_ok=True)
+        for each in reversed(missing if durable else []):
+            if os.access(each.parent, os.R_OK):
+                sync_folder(each.parent)
     return path
 
 
@@ -83,16 +92,38 @@ def _temporary(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+class _NotSyncedError(OSError):
+    """An fsync failed: what was written may be lost, even where the next fsync of the same file says that all is well."""
+
+
 def _write_synced(path: Path, write: Callable[[Any], None]) -> tuple[int, str]:
     _before("open", path)
     with open(path, "xb") as file:
         _before("write", path)
         write(file)
         file.flush()
-        _before("fsync", path)
-        os.fsync(file.fileno())
+        try:
+            _before("fsync", path)
+            os.fsync(file.fileno())
+        except OSError as error:
+            raise _NotSyncedError(error.errno, error.strerror) from error
         size = file.tell()
     return size, hash_file(path)
+
+
+@contextlib.contextmanager
+def _written(path: Path, write: Callable[[Any], None]) -> Iterator[tuple[Path, int, str]]:
+    """Yield a temporary file beside a path, whole and durable, its size and its SHA-256; where fsync fails, a new file is tried once."""
+    for last in (False, True):
+        with _temporary(path) as temporary:
+            try:
+                size, sha = _write_synced(temporary, write)
+            except _NotSyncedError:
+                if last:
+                    raise
+                continue
+            yield temporary, size, sha
+            return
 
 
 def _writer(content: bytes | Callable[[Any], None]) -> Callable[[Any], None]:
@@ -104,7 +135,7 @@ def create(path: str | Path, content: bytes | Callable[[Any], None], *, again: b
 
     Args:
         path: the final name; its folder exists.
-        content: the bytes, or a function that writes them to a binary file opened for it.
+        content: the bytes, or a function that writes them to a binary file opened for it; it is called again where fsync fails.
         again: the name is ours alone, so a file left there by a killed process is kept when equal and replaced when damaged.
 
     Returns:
@@ -114,10 +145,9 @@ def create(path: str | Path, content: bytes | Callable[[Any], None], *, again: b
         OutputError: when the file exists or cannot be written.
     """
     path = Path(path)
-    with reporting(path), _temporary(path) as temporary:
-        size, sha = _write_synced(temporary, _writer(content))
+    with reporting(path), _written(path, _writer(content)) as (temporary, size, sha):
         if not (again and _settled(temporary, path, sha)):
-            _link(temporary, path)
+            _link(temporary, path, sha)
         sync_folder(path.parent)
     return size, sha
 
@@ -146,20 +176,19 @@ def create_all(root: str | Path, files: Iterable[tuple[str, bytes]]) -> int:
 
 
 def _create_unsynced(path: Path, content: bytes) -> None:
-    with _temporary(path) as temporary:
-        sha = _write_synced(temporary, _writer(content))[1]
+    with _written(path, _writer(content)) as (temporary, _, sha):
         if not _settled(temporary, path, sha):
-            _link(temporary, path)
+            _link(temporary, path, sha)
 
 
 def write_all(root: str | Path, files: Iterable[tuple[str, bytes]]) -> int:
     """Write many new files below a folder, not synced: for what is thrown away soon; returns their bytes, OutputError where one exists."""
-    root, folders, size = Path(root), {make_folder(root)}, 0
+    root, folders, size = Path(root), {make_folder(root, durable=False)}, 0
     with reporting(root):
         for name, content in files:
             path = root / name
             if path.parent not in folders:
-                folders.add(make_folder(path.parent))
+                folders.add(make_folder(path.parent, durable=False))
             _before("open", path)
             with open(path, "xb") as file:
                 size += file.write(content)
@@ -183,33 +212,42 @@ def _settled(temporary: Path, path: Path, sha: str) -> bool:
     if path.is_symlink() or not path.is_file():
         raise OutputError("something else is in the way", where=path, hint="move it away and give the same command again")
     if hash_file(path) != sha:
-        _before("rename", path)
-        os.replace(temporary, path)
+        _rename(temporary, path, sha)
     return True
 
 
-def _link(temporary: Path, path: Path) -> None:
+def _rename(temporary: Path, path: Path, sha: str) -> None:
+    """Rename over what is there; an error after the rename was done, as from a network file system whose reply was lost, is none."""
+    _before("rename", path)
+    try:
+        os.replace(temporary, path)
+    except OSError:
+        if os.path.lexists(temporary) or path.is_symlink() or not path.is_file() or hash_file(path) != sha:
+            raise
+
+
+def _link(temporary: Path, path: Path, sha: str) -> None:
+    """Give a file its final name; an error after that was done is none, as in `_rename`."""
     try:
         _before("link", path)
         os.link(temporary, path)
-    except FileExistsError as error:
-        raise OutputError("exists already", where=path, hint="give another --out or move it away") from error
     except OSError as error:
+        if os.path.lexists(path) and os.path.samestat(os.lstat(temporary), os.lstat(path)):
+            return
+        if isinstance(error, FileExistsError):
+            raise OutputError("exists already", where=path, hint="give another --out or move it away") from error
         if error.errno not in _NO_LINK:
             raise
         _before("claim", path)
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        _before("rename", path)
-        os.replace(temporary, path)
+        _rename(temporary, path, sha)
 
 
 def replace(path: str | Path, content: bytes | Callable[[Any], None]) -> tuple[int, str]:
     """Write a file in one step over an older one of ours, so that a reader sees the old or the new one; returns as `create`."""
     path = Path(path)
-    with reporting(path), _temporary(path) as temporary:
-        size, sha = _write_synced(temporary, _writer(content))
-        _before("rename", path)
-        os.replace(temporary, path)
+    with reporting(path), _written(path, _writer(content)) as (temporary, size, sha):
+        _rename(temporary, path, sha)
         sync_folder(path.parent)
     return size, sha
 
@@ -286,26 +324,36 @@ def read_json(path: str | Path, *, limit: int = 1 << 30) -> Any:
 
 
 @contextlib.contextmanager
-def lock(folder: str | Path) -> Iterator[None]:
+def lock(folder: str | Path, *, wait: float = 0.0) -> Iterator[None]:
     """Hold a folder for this process alone; a killed process lets go by itself.
+
+    Args:
+        folder: that is there.
+        wait: seconds to wait for another process that holds it.
 
     Raises:
         OutputError: when another process holds it.
     """
     from filelock import FileLock, Timeout
 
+    from datagen import holding
+
     path = Path(folder) / ".lock"
-    held = FileLock(path, timeout=0)
-    with reporting(path):
+    held = FileLock(path, timeout=wait)
+    with contextlib.ExitStack() as until, reporting(path):
         _before("lock", path)
         try:
             held.acquire()
+            until.callback(held.release)
         except Timeout as error:
             raise OutputError("another datagen process works in this folder", where=folder, hint="wait for it, or give another --out") from error
-    try:
+        except OSError as error:
+            if error.errno not in _NO_LOCK:
+                raise
+            until.enter_context(holding.held(Path(folder)))
+        kept = until.pop_all()
+    with kept:
         yield
-    finally:
-        held.release()
 
 
 def sweep(folder: str | Path) -> int:

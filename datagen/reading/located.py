@@ -19,6 +19,8 @@ from datagen.reading.manifest import ShardSet, is_set, open_set
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
 IMAGES, INDEX = "images.bin", "index.bin"
+PATIENCE = 3600.0
+"""seconds to wait for another process that unpacks the same set"""
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,10 @@ def _packed(found: ShardSet) -> Located:
     folder = machine.cache_folder() / "shards" / key
     index = _index(folder, found.images)
     if index is None:
-        _pack(found, folder)
+        with storage.lock(storage.make_folder(folder), wait=PATIENCE):
+            if _index(folder, found.images) is None:
+                storage.sweep(folder)
+                _pack(found, folder)
         index = _index(folder, found.images)
     if index is None:
         raise ArtefactError("holds other numbers of images than its notes say", where=found.root)
@@ -155,6 +160,8 @@ def _pack(found: ShardSet, folder: Path) -> None:
 
     def write(file: Any) -> None:
         nonlocal position
+        position = 0
+        rows.clear()
         for note in found.notes:
             path = found.root / note.file
             if not path.is_file() or storage.hash_file(path) != note.sha256:
@@ -165,7 +172,6 @@ def _pack(found: ShardSet, folder: Path) -> None:
                 file.write(b"".join(part.images))
                 position = int(offsets[-1])
 
-    storage.make_folder(folder)
     storage.create(folder / IMAGES, write, again=True)
     rows.append(np.array([[-1, position]], np.int64))
     labels = np.concatenate(rows)

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 import datagen
-from datagen import storage
+from datagen import holding, storage
 from datagen.contracts import Format, Rows
 from datagen.errors import ArtefactError, OutputError, UsageError
+from datagen.formats.folder import TRAIN
 from datagen.formats.names import class_folders
 from datagen.reading.manifest import CARD, CLASSES, CROISSANT, DATA, MANIFEST, NOTES, PLAN, SIDE, note_name, read_note
 from datagen.reading.verify import damage
@@ -21,7 +22,7 @@ from datagen.records import ShardNote, ShardTask
 from datagen.synthesis.card import dataset_card
 from datagen.synthesis.croissant import croissant
 
-OURS = {".lock", "status.json", SIDE}
+OURS = {".lock", holding.NAME, "status.json", SIDE}
 ASKED = ("seed", "counts", "mode", "format", "shard_images", "spread", "guidance", "confidence", "encoder")
 """keys of a plan that flags decide; another value in a folder that was begun is a contradiction of the user"""
 
@@ -34,16 +35,31 @@ def claim(out: Path, plan: Mapping[str, Any]) -> bool:
         UsageError: it was begun with other settings.
         ArtefactError: its plan is damaged.
     """
-    if (out / PLAN).exists():
-        _same(out, storage.read_sealed(out / PLAN), plan)
+    if (out / PLAN).exists() and (out / PLAN).stat().st_size:
+        _same(out, _begun(out, plan), plan)
         return True
     refuse_strangers(out)
+    storage.remove(out / PLAN)
     storage.make_folder(out / NOTES)
     for folder in (out.parent, out, out / SIDE):
         if os.access(folder, os.R_OK):
             storage.sync_folder(folder)
     storage.create(out / PLAN, storage.seal(plan))
     return False
+
+
+def _begun(out: Path, plan: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the plan that a folder was begun with; where it is damaged and the manifest tells that it is this one, it is written anew."""
+    try:
+        return storage.read_sealed(out / PLAN)
+    except ArtefactError:
+        if not (out / MANIFEST).exists():
+            raise
+    manifest = storage.read_sealed(out / MANIFEST)
+    told = {key: manifest.get(key) for key in plan} | {"shards": len(manifest["shards"])}
+    if storage.seal(told) == storage.seal(plan):
+        storage.create(out / PLAN, storage.seal(plan), again=True)
+    return told
 
 
 def refuse_strangers(out: Path) -> None:
@@ -124,8 +140,9 @@ def finish(out: Path, plan: Mapping[str, Any], notes: Sequence[ShardNote]) -> di
     for note in notes:
         for name, count in note.rows.items():
             counts[name] += count
-    storage.sync_folder(out / DATA)
-    storage.sync_folder(out)
+    for folder in (out / TRAIN, out / DATA, out / SIDE, out):
+        if folder.is_dir():
+            storage.sync_folder(folder)
     files = {PLAN: storage.hash_file(out / PLAN)}
     for name, content in ((CLASSES, storage.to_json(classes)), (CARD, dataset_card(plan, notes)), (CROISSANT, croissant(plan, notes))):
         files[name] = storage.create(out / name, content, again=True)[1]
