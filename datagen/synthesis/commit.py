@@ -41,11 +41,17 @@ def claim(out: Path, plan: Mapping[str, Any]) -> bool:
     refuse_strangers(out)
     storage.remove(out / PLAN)
     storage.make_folder(out / NOTES)
-    for folder in (out.parent, out, out / SIDE):
+    for folder in (*_above(out), out, out / SIDE):
         if os.access(folder, os.R_OK):
             storage.sync_folder(folder)
     storage.create(out / PLAN, storage.seal(plan))
     return False
+
+
+def _above(out: Path) -> list[Path]:
+    """Return the folders above one on the same disk, any of which a killed run of the same command may have made."""
+    device = out.stat().st_dev
+    return [folder for folder in out.absolute().parents if folder.stat().st_dev == device]
 
 
 def _begun(out: Path, plan: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -140,7 +146,7 @@ def finish(out: Path, plan: Mapping[str, Any], notes: Sequence[ShardNote]) -> di
     for note in notes:
         for name, count in note.rows.items():
             counts[name] += count
-    for folder in (out / TRAIN, out / DATA, out / SIDE, out):
+    for folder in (out / TRAIN, out / DATA, out / NOTES, out / SIDE, out):
         if folder.is_dir():
             storage.sync_folder(folder)
     files = {PLAN: storage.hash_file(out / PLAN)}
