@@ -55,10 +55,9 @@ def problems(out: Path, counts: dict[str, int], drawn: Callable[[str, int], np.n
         counts: images of each class that were asked for.
         drawn: returns the pixels uint8 [H, W, C] of a class and an index.
     """
-    manifest_file = out / "manifest.json"
-    if not manifest_file.is_file():
-        return ["no manifest"]
-    manifest = json.loads(manifest_file.read_bytes())
+    manifest = _json(out / "manifest.json")
+    if not manifest:
+        return ["no manifest that can be read"]
     seal = manifest.pop("seal")
     found = [] if hashlib.sha256(_text(manifest)).hexdigest() == seal else ["the manifest's seal"]
     found += [f"{name} differs" for name, sha in manifest["files"].items() if _sha(out / name) != sha]
@@ -71,13 +70,28 @@ def problems(out: Path, counts: dict[str, int], drawn: Callable[[str, int], np.n
     return found + _records(out, counts, drawn)
 
 
+def uncommitted(out: Path) -> list[str]:
+    """Return notes of a set, finished or not, whose shard or one of whose images is not there whole."""
+    import pyarrow.parquet as pq
+
+    found = []
+    for path in sorted(out.glob(".datagen/notes/[0-9]*.json")):
+        note = _json(path)
+        if not note or _sha(out / note["file"]) != note["sha256"]:
+            found.append(f"{path.name} stands for a shard that is not there")
+        elif note["file"].startswith(".datagen/"):
+            rows = pq.read_table(out / note["file"]).to_pylist()
+            found += [f"{path.name} stands for {row['file']}, which is not there" for row in rows if _sha(out / row["file"]) != row["sha256"]]
+    return found
+
+
 def left_over(folder: Path) -> list[str]:
     """Return files whose names say that they are temporary."""
     return [name for _, _, names in os.walk(folder) for name in names if name.startswith(".tmp-")]
 
 
 def _shard(out: Path, note: dict) -> list[str]:
-    sealed = json.loads(path.read_bytes()) if (path := out / f".datagen/notes/{note['id']:05d}.json").is_file() else {}
+    sealed = _json(out / f".datagen/notes/{note['id']:05d}.json")
     sealed.pop("seal", None)
     found = [] if sealed == note else [f"note {note['id']} differs"]
     return found if _sha(out / note["file"]) == note["sha256"] else [*found, f"shard {note['file']} differs"]
@@ -98,6 +112,15 @@ def _records(out: Path, counts: dict[str, int], drawn: Callable[[str, int], np.n
         pixels = np.asarray(Image.open(io.BytesIO(content)))
         found += [f"{name}/{index} has other pixels"] * (not np.array_equal(pixels, drawn(name, index).squeeze()))
     return found
+
+
+def _json(path: Path) -> dict:
+    """Return the mapping in a file; an empty one where there is none that can be read."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _text(value: dict) -> bytes:

@@ -70,7 +70,7 @@ class Disk:
             self.steps.append((kind, *given))
 
     def _create(self, path: Any, mode: str = "r", **more: Any) -> Any:
-        file = open(path, mode, **more)
+        file = open(path, mode, **more)  # noqa: SIM115
         if "x" in mode:
             self._step("create", self._own(path))
         return file

@@ -9,7 +9,7 @@ import io
 import os
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,38 @@ class Fault:
             raise OSError(self.number, os.strerror(self.number))
 
 
+class Unsynced:
+    """Hook under which the n-th fsync fails, and those of the next files until `times` have; notes what is done to each file."""
+
+    def __init__(self, at: int, times: int, folders: bool) -> None:
+        self.at, self.times, self.kinds = at, times, {"fsync-folder"} if folders else {"fsync"}
+        self.count, self.failed, self.again = 0, [], []  # type: tuple[int, list[str], list[str]]
+
+    def __call__(self, operation: str, path: str) -> None:
+        if path in self.failed and operation != "unlink":
+            self.again.append(f"{operation} of a file whose fsync failed")
+        if operation in self.kinds:
+            self.count += 1
+            if self.at <= self.count < self.at + self.times:
+                self.failed += [] if "fsync-folder" in self.kinds else [path]
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+class Late:
+    """Does the n-th call of a function of os and then reports an error, as a network file system does that lost the reply."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, name: str, number: int, at: int) -> None:
+        self.real, self.number, self.at, self.count = getattr(os, name), number, at, 0
+        patch.setattr(os, name, self)
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        self.count += 1
+        value = self.real(*given, **named)
+        if self.count == self.at:
+            raise OSError(self.number, os.strerror(self.number))
+        return value
+
+
 class _HalfWriter(io.FileIO):
     def write(self, content: Any) -> int:
         return super().write(bytes(content)[: max(1, len(content) // 2)]) or 0
@@ -86,7 +118,7 @@ class Sweep:
     """A folder to work in, the rule, and the golden set of one format."""
 
     def __init__(self, folder: Path, format: str) -> None:
-        self.folder, self.format, self.number = folder, format, 0
+        self.folder, self.format, self.number, self.links = folder, format, 0, True
         folder.mkdir(parents=True, exist_ok=True)
         self.rule = synthetic.rule(folder, classes=CLASSES)
         counter = Fault(1 << 60)
@@ -103,7 +135,15 @@ class Sweep:
     def judge(self, out: Path) -> list[str]:
         """Return what is wrong with a set that is said to be finished."""
         found = checker.problems(out, dict.fromkeys(CLASSES, EACH), drawn)
-        return found or [f"{name} is not golden" for name, raw in synthetic.tree(out).items() if self.golden.get(name) != raw]
+        return found or [f"{name} is not golden" for name, raw in synthetic.tree(out).items() if self.golden.get(name) != raw and ".tmp-" not in name]
+
+    def visible(self, out: Path) -> list[str]:
+        """Return what a reader would see of a broken set that is torn, noted before it is there, or finished before all is there."""
+        files = {name: raw for name, raw in synthetic.tree(out).items() if "/.tmp-" not in f"/{name}"}
+        found = [f"{name} is torn" for name, raw in files.items() if raw != self.golden.get(name) and (raw or self.links)]
+        if not found and (out / "manifest.json").exists():
+            found = [problem for problem in self.judge(out) if "temporary" not in problem]
+        return found or checker.uncommitted(out)
 
     def again(self, out: Path, what: str) -> list[str]:
         """Give the same command again and return what is wrong with the set then; a place that is right is thrown away."""
@@ -141,6 +181,7 @@ class Sweep:
                     found.append(f"{what}: {ended}")
                 if ended == "done":
                     found += [f"{what}, yet exit 0: {problem}" for problem in self.judge(out) if "temporary" not in problem]
+                found += [f"{what}, seen before it goes on: {problem}" for problem in self.visible(out)] if ended == "dead" else []
                 found += self.again(out, what)
         return found
 
@@ -170,11 +211,10 @@ class Sweep:
                     shutil.rmtree(out.parent, ignore_errors=True)
         return found
 
-    def done_then_power(self, step: int = 0) -> list[str]:
-        """Return what a power loss takes after exit 0, of one run, or of one that was killed at every `step`-th operation and went on."""
+    def done_then_power(self, kills: Iterable[int] = ()) -> list[str]:
+        """Return what a power loss takes after exit 0, of one run, or of those that were killed at some operations and went on."""
         found, rng = [], random.Random(4)
-        faults = [Fault(at) for at in range(1, self.operations, step)] if step else [None]
-        for fault in faults:
+        for fault in [Fault(at) for at in kills] or [None]:
             out = self.place()
             disk = self.recorded(self.folder / f"disk{self.number}", fault)
             for names in NAMES:
@@ -186,13 +226,12 @@ class Sweep:
             shutil.rmtree(out.parent)
         return found
 
-    def syncs(self, times: int) -> list[int]:
-        """Return the numbers of the operations that sync a file, or all that sync, of a run in which nothing fails."""
-        seen: list[int] = []
+    def places(self, *operations: str) -> list[int]:
+        """Return the numbers of the operations of these kinds in a run in which nothing fails, as `recorded` makes it."""
         names: list[str] = []
+        root = self.place().parent
+        root.mkdir()
         with hooked(lambda operation, path: names.append(operation)):
-            out = self.place()
-            small(self.rule, out, self.format)
-        seen = [number for number, name in enumerate(names, 1) if name == "fsync" or (times > 1 and name == "fsync-folder")]
-        shutil.rmtree(out.parent)
-        return seen
+            small(self.rule, root / "new" / "out", self.format)
+        shutil.rmtree(root)
+        return [number for number, name in enumerate(names, 1) if name in operations]

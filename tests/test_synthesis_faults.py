@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweeps import FAULTS, FORMATS, KILL, Fault, Sweep, hooked, small
+from sweeps import FAULTS, FORMATS, KILL, Fault, Late, Sweep, Unsynced
 
 from datagen import holding, storage
 from datagen.errors import OutputError
 
 STEPS = [61, pytest.param(1, marks=pytest.mark.slow)]
+SYNCS = [("folder", 9), *(pytest.param(format, 1, marks=pytest.mark.slow) for format in FORMATS)]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -46,29 +47,14 @@ def test_exit_0_then_a_power_loss_takes_nothing(tmp_path: Path, format: str) -> 
 @pytest.mark.parametrize("format", FORMATS)
 def test_killed_continued_and_then_a_power_loss_takes_nothing(tmp_path: Path, format: str, step: int) -> None:
     """Row W2: what a killed run had not made durable is made so by the one that goes on."""
-    assert Sweep(tmp_path, format).done_then_power(step) == []
+    sweep = Sweep(tmp_path, format)
+    kills = range(1, sweep.operations) if step == 1 else sweep.places("fsync-folder")[::5]
+    assert sweep.done_then_power(kills) == []
 
 
-class Unsynced:
-    """Hook under which the n-th fsync fails, and those of the next files until `times` have; notes what is done to each file."""
-
-    def __init__(self, at: int, times: int, folders: bool) -> None:
-        self.at, self.times, self.kinds = at, times, {"fsync-folder"} if folders else {"fsync"}
-        self.count, self.failed, self.again = 0, [], []  # type: tuple[int, list[str], list[str]]
-
-    def __call__(self, operation: str, path: str) -> None:
-        if path in self.failed and operation != "unlink":
-            self.again.append(f"{operation} of a file whose fsync failed")
-        if operation in self.kinds:
-            self.count += 1
-            if self.at <= self.count < self.at + self.times:
-                self.failed += [] if "fsync-folder" in self.kinds else [path]
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-
-@pytest.mark.parametrize("format", ["folder", pytest.param("parquet", marks=pytest.mark.slow), pytest.param("webdataset", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("format", "step"), SYNCS)
 @pytest.mark.parametrize("times", [1, 2])
-def test_a_file_whose_fsync_fails_is_written_anew_once(tmp_path: Path, format: str, times: int) -> None:
+def test_a_file_whose_fsync_fails_is_written_anew_once(tmp_path: Path, format: str, times: int, step: int) -> None:
     """Row W5: every fsync of a file; the second failure is exit 5, and no file is ever synced twice."""
     sweep, at, ended = Sweep(tmp_path, format), 1, "5"
     while True:
@@ -79,12 +65,12 @@ def test_a_file_whose_fsync_fails_is_written_anew_once(tmp_path: Path, format: s
         assert (ended, fault.again, len(set(fault.failed))) == ("done" if times == 1 else "5", [], times)
         assert sweep.judge(out) == [] or times == 2
         assert sweep.again(out, f"fsync {at}") == []
-        at += 1
+        at += step
     assert at > 10
 
 
-@pytest.mark.parametrize("format", ["folder", pytest.param("parquet", marks=pytest.mark.slow)])
-def test_a_folder_whose_fsync_fails_is_exit_5(tmp_path: Path, format: str) -> None:
+@pytest.mark.parametrize(("format", "step"), SYNCS)
+def test_a_folder_whose_fsync_fails_is_exit_5(tmp_path: Path, format: str, step: int) -> None:
     """Row W5: every fsync of a folder."""
     sweep, at = Sweep(tmp_path, format), 1
     while True:
@@ -94,23 +80,8 @@ def test_a_folder_whose_fsync_fails_is_exit_5(tmp_path: Path, format: str) -> No
             break
         assert ended == "5"
         assert sweep.again(out, f"fsync {at}") == []
-        at += 1
+        at += step
     assert at > 15
-
-
-class Late:
-    """Does the n-th call of a function of os and then reports an error, as a network file system does that lost the reply."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, name: str, number: int, at: int) -> None:
-        self.real, self.number, self.at, self.count = getattr(os, name), number, at, 0
-        patch.setattr(os, name, self)
-
-    def __call__(self, *given: Any, **named: Any) -> Any:
-        self.count += 1
-        value = self.real(*given, **named)
-        if self.count == self.at:
-            raise OSError(self.number, os.strerror(self.number))
-        return value
 
 
 def refused(number: int) -> Callable[..., Any]:
@@ -145,14 +116,12 @@ def test_killed_where_links_are_not_supported(tmp_path: Path, step: int, monkeyp
     """Row W12: names are claimed and then renamed to; a kill between leaves an empty file, which is ours to fill; ESTALE anywhere."""
     monkeypatch.setattr(os, "link", refused(errno.EPERM))
     sweep = Sweep(tmp_path, "parquet")
+    sweep.links = False
     assert sweep.faults((KILL, errno.ESTALE), step=step) == []
-    claims = []
-    with hooked(lambda operation, path: claims.append(operation)):
-        small(sweep.rule, sweep.place(), "parquet")
-    for at in [number + 1 for number, operation in enumerate(claims, 1) if operation == "claim"]:
+    for at in sweep.places("claim"):
         out = sweep.place()
-        assert sweep.broken(out, Fault(at)) == "dead"
-        assert sweep.again(out, f"killed at operation {at}") == []
+        assert sweep.broken(out, Fault(at + 1)) == "dead"
+        assert sweep.again(out, f"killed at operation {at + 1}") == []
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS], ids=lambda number: errno.errorcode[number])
