@@ -33,7 +33,7 @@ def export(shards: str | Path, out: str | Path, *, format: str, progress: Progre
         progress: where to say what is going on; None is quiet.
 
     Returns:
-        out, images, shards, bytes, seconds, continued, finished, format, production.
+        out, images, shards, bytes, seconds, continued, finished, format, production, id.
 
     Raises:
         UsageError: the format is unknown, or the folder was begun with another.
@@ -80,6 +80,7 @@ def _export(found: ShardSet, out: Path, writer: Format, plan: dict[str, Any], pr
         "finished": finished,
         "format": plan["format"],
         "production": manifest["production"],
+        "id": storage.hash_file(out / MANIFEST),
     }
 
 

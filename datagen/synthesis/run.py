@@ -98,7 +98,8 @@ def synthesize(
 
     Returns:
         out, classes, images, shards, bytes, seconds, images_per_second, continued, finished (there was nothing left to do),
-        format, production; with `dry_run` what would be made.
+        format, production, id (SHA-256 of the manifest, by which `describe --verify --expect` knows the set again); with `dry_run` what
+        would be made.
 
     Raises:
         UsageError: a setting is wrong, missing, or contradicts what the folder was begun with.
@@ -243,4 +244,5 @@ def _summary(order: Order, manifest: Mapping[str, Any], continued: bool, finishe
         "finished": finished,
         "format": order.recipe.format,
         "production": manifest["production"],
+        "id": storage.hash_file(order.out / MANIFEST),
     }
