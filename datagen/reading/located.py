@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from datagen.errors import ArtefactError, InputError
 from datagen.formats.folder import Folder
 from datagen.formats.names import class_folders
 from datagen.reading.manifest import ShardSet, is_set, open_set
+from datagen.reading.verify import damage
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
 IMAGES, INDEX = "images.bin", "index.bin"
@@ -34,6 +36,7 @@ class Located:
         files: bytes [F], names of files.
         places: int64 [N, 3]: index into `files`, offset and length in bytes (-1: the whole file).
         hashes: uint8 [N, 32] SHA-256 of each image, or None where it was checked before or is not known.
+        skipped: images of each class in shards that were left out, since they are missing or damaged.
     """
 
     root: str
@@ -42,6 +45,7 @@ class Located:
     files: np.ndarray
     places: np.ndarray
     hashes: np.ndarray | None = None
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
     def name(self, row: int) -> str:
         """Return the path of the file that holds an image."""
@@ -64,15 +68,16 @@ class Located:
         return content
 
 
-def locate(path: str | Path, *, allow_partial: bool = False) -> Located:
+def locate(path: str | Path, *, allow_partial: bool = False, skip: bool = False) -> Located:
     """Find the images of a set of shards in any format, or of a folder with a folder a class.
 
     Args:
         path: the set or the folder; a train/ or data/train/ inside is taken.
         allow_partial: take what is committed of an unfinished set.
+        skip: leave out shards that are missing or damaged; every byte is read for that.
 
     Raises:
-        ArtefactError: the set is damaged or not finished.
+        ArtefactError: the set is damaged or not finished, or none of its shards is left.
         InputError: there is no such folder, or no folder with images in it.
     """
     if not Path(path).is_dir():
@@ -80,7 +85,19 @@ def locate(path: str | Path, *, allow_partial: bool = False) -> Located:
     if not is_set(path):
         return _class_folders(Path(path))
     found = open_set(path, allow_partial=allow_partial)
-    return _listed(found) if isinstance(found.format, Folder) else _packed(found)
+    found, skipped = _whole(found) if skip else (found, {})
+    return replace(_listed(found) if isinstance(found.format, Folder) else _packed(found), skipped=skipped)
+
+
+def _whole(found: ShardSet) -> tuple[ShardSet, dict[str, int]]:
+    """Return a set without its missing and damaged shards, and the images of each class that they hold."""
+    notes = tuple(note for note in found.notes if not damage(found.root, found.format, note))
+    if found.notes and not notes:
+        raise ArtefactError("has no shard that is whole", where=found.root, hint="give its synthesize command again")
+    skipped: Counter[str] = Counter()
+    for note in found.notes:
+        skipped.update(note.rows if note not in notes else {})
+    return replace(found, notes=notes), dict(skipped)
 
 
 def _class_folders(path: Path) -> Located:

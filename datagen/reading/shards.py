@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from torch.utils.data import Dataset
 
 from datagen import machine
 from datagen.contracts import Rows
-from datagen.errors import ArtefactError, InputError, UsageError
+from datagen.errors import ArtefactError, InputError, UsageError, nearest, printable
 from datagen.formats import encode
 from datagen.formats.folder import Folder, image_names
 from datagen.reading.located import locate
@@ -70,11 +71,13 @@ class ShardDataset(Dataset[Any]):
             them in order. `state_dict(seen=n)` and `load_state_dict` go on within an epoch.
         per_epoch: images of such an epoch, one shard's by default.
         seed: of the order of `rotate`.
+        on_bad: "raise", or "skip" to leave out shards that are missing or damaged: a warning and `skipped` say how many images of each
+            class those were.
 
     Raises:
         ArtefactError: the set is damaged, or unfinished without `allow_partial`.
         InputError: no images are there.
-        UsageError: `per_epoch` without `rotate`, or below 1.
+        UsageError: `per_epoch` without `rotate`, or below 1; `on_bad` is neither.
     """
 
     def __init__(
@@ -86,9 +89,15 @@ class ShardDataset(Dataset[Any]):
         rotate: bool = False,
         per_epoch: int | None = None,
         seed: int = 0,
+        on_bad: str = "raise",
     ) -> None:
+        if on_bad not in {"raise", "skip"}:
+            raise UsageError(f"{on_bad!r} is unknown", where="on_bad", hint=nearest(on_bad, ("raise", "skip")))
         self.path, self.transform = str(path), transform
-        self._located = locate(path, allow_partial=allow_partial)
+        self._located = locate(path, allow_partial=allow_partial, skip=on_bad == "skip")
+        self.skipped: Mapping[str, int] = self._located.skipped
+        if self.skipped:
+            warnings.warn(f"{path}: shards with {sum(self.skipped.values()):,} images are left out: {printable(dict(self.skipped))}", stacklevel=2)
         self.classes: tuple[str, ...] = self._located.classes
         self.labels: np.ndarray = self._located.labels
         if per_epoch is not None and not (rotate and per_epoch >= 1):
@@ -105,13 +114,27 @@ class ShardDataset(Dataset[Any]):
             self._turns.set_epoch(epoch)
 
     def state_dict(self, seen: int = 0) -> dict[str, int]:
-        """Return where an epoch of `rotate` stands after `seen` images were taken in order."""
-        return {"epoch": 0, "seen": 0} if self._turns is None else self._turns.state_dict(seen)
+        """Return where an epoch of `rotate` stands after `seen` images were taken in order; UsageError for some without `rotate`."""
+        if self._turns is not None:
+            return self._turns.state_dict(seen)
+        return self._unrotated({"epoch": 0, "seen": seen})
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Leave out the images of an epoch of `rotate` that were seen."""
+        """Leave out the images of an epoch of `rotate` that were seen; UsageError for some without `rotate`."""
         if self._turns is not None:
             self._turns.load_state_dict(state)
+        else:
+            self._unrotated(state)
+
+    def _unrotated(self, state: Mapping[str, int]) -> dict[str, int]:
+        if state["seen"]:
+            what = f"cannot go on after {state['seen']:,} images: their order is not of this dataset, but of your sampler"
+            raise UsageError(what, where=self.path, hint="give rotate=True, or keep the sampler's state")
+        return {"epoch": 0, "seen": 0}
+
+    def share(self, rank: int, ranks: int, *, equal: bool = False) -> Share:
+        """Return the part of one of several processes that train together; raises as `Share`."""
+        return Share(self, rank, ranks, equal)
 
     def __getitem__(self, row: int) -> tuple[Any, int]:
         if not -len(self) <= row < len(self):
@@ -121,6 +144,39 @@ class ShardDataset(Dataset[Any]):
         image = picture(self._located.content(row), self._located.name(row))
         label = int(self.labels[row])
         return (self.transform(image), label) if self.transform is not None else (_tensor(image), label)
+
+
+class Share(Dataset[Any]):
+    """What one of several processes takes of an epoch of a dataset: every `ranks`-th image, so that each image comes once.
+
+    Args:
+        data: the same in every process.
+        rank: of this process, from 0.
+        ranks: number of processes.
+        equal: give every process as many images, as DistributedDataParallel wants it: `padded` images (less than `ranks`), the first
+            ones, come twice.
+
+    Raises:
+        UsageError: there is no such process.
+    """
+
+    def __init__(self, data: ShardDataset, rank: int, ranks: int, equal: bool = False) -> None:
+        if not 0 <= rank < ranks:
+            raise UsageError(f"process {rank} of {ranks}", where="rank", hint="processes are counted from 0")
+        self.data, self.classes, self.rank, self.ranks, self.equal = data, data.classes, rank, ranks, equal
+
+    @property
+    def padded(self) -> int:
+        """Images of an epoch that come twice, over all processes."""
+        return -len(self.data) % self.ranks if self.equal else 0
+
+    def __len__(self) -> int:
+        return len(range(self.rank, len(self.data) + self.padded, self.ranks))
+
+    def __getitem__(self, place: int) -> tuple[Any, int]:
+        if not -len(self) <= place < len(self):
+            raise IndexError(place)
+        return self.data[(self.rank + self.ranks * (place % len(self))) % len(self.data)]
 
 
 def _tensor(image: Image.Image) -> torch.Tensor:
