@@ -71,11 +71,11 @@ def problems(out: Path, counts: dict[str, int], drawn: Callable[[str, int], np.n
 
 
 def uncommitted(out: Path) -> list[str]:
-    """Return notes of a set, finished or not, whose shard or one of whose images is not there whole."""
+    """Return notes of a set, finished or not, whose shard or one of whose images is not there whole; an empty note is a claimed name."""
     import pyarrow.parquet as pq
 
     found = []
-    for path in sorted(out.glob(".datagen/notes/[0-9]*.json")):
+    for path in [path for path in sorted(out.glob(".datagen/notes/[0-9]*.json")) if path.stat().st_size]:
         note = _json(path)
         if not note or _sha(out / note["file"]) != note["sha256"]:
             found.append(f"{path.name} stands for a shard that is not there")

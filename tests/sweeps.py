@@ -142,7 +142,7 @@ class Sweep:
         """Return what a reader would see of a broken set that is torn, noted before it is there, or finished before all is there."""
         files = {name: raw for name, raw in synthetic.tree(out).items() if "/.tmp-" not in f"/{name}"}
         found = [f"{name} is torn" for name, raw in files.items() if raw != self.golden.get(name) and (raw or self.links)]
-        if not found and (out / "manifest.json").exists():
+        if not found and files.get("manifest.json"):
             found = [problem for problem in self.judge(out) if "temporary" not in problem]
         return found or checker.uncommitted(out)
 

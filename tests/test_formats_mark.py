@@ -86,7 +86,7 @@ def said(content: bytes) -> list[str]:
 
 @pytest.mark.parametrize("encoder", ["png", "jpeg"])
 @pytest.mark.parametrize("format", ["parquet", "webdataset", "folder"])
-@pytest.mark.parametrize("source", ["rule", "generator"])
+@pytest.mark.parametrize("source", ["rule", pytest.param("generator", marks=pytest.mark.slow)])
 def test_every_mark_is_read_back_by_a_parser_of_its_own(tmp_path: Path, source: str, format: str, encoder: str) -> None:
     """Row P5: 100 % of the images, by code that shares nothing with the product; shard and manifest say it too."""
     more: dict[str, Any] = {"per_class": 30, "workers": 1, "format": format, "encoder": encoder}

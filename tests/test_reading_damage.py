@@ -27,6 +27,8 @@ from datagen.synthesis import commit
 from datagen.synthesis.run import synthesize
 
 FORMATS = ("parquet", "webdataset", "folder")
+ONE_QUICK = ("parquet", *(pytest.param(format, marks=pytest.mark.slow) for format in FORMATS[1:]))
+"""all formats in the slow tier"""
 EACH = 9
 
 
@@ -49,7 +51,7 @@ def copy(made: Path, tmp_path: Path) -> Callable[[str], Path]:
     return lambda format: shutil.copytree(made / format, tmp_path / "copy" / format)
 
 
-@pytest.mark.parametrize("flips", [35, pytest.param(700, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("flips", [20, pytest.param(700, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_flipped_bit_is_named(copy: Callable[[str], Path], format: str, flips: int) -> None:
     """Row W8: 2,100 flips in all files of a set, by size; 100 % named."""
@@ -146,7 +148,7 @@ def flip_the_manifest(out: Path, files: list[Path]) -> set[str]:
 HARMS = [flip, cut, delete, swap, edit_a_label, flip_the_plan, flip_a_note, flip_the_manifest]
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ONE_QUICK)
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.__name__)
 def test_what_is_damaged_is_named_and_made_anew_and_nothing_else(copy: Callable[[str], Path], made: Path, format: str, harm: Any) -> None:
     """Row W8."""
@@ -244,7 +246,7 @@ FORGERIES: dict[str, tuple[Change, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", FORGERIES)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (i > 1)) for i, name in enumerate(FORGERIES)])
 def test_a_forgery_is_known_by_its_id(made: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Row W9: ten forgeries, all hashes made anew: --verify alone says yes, --expect ID says no."""
     true = made / "webdataset"

@@ -33,6 +33,8 @@ from datagen.synthesis.run import synthesize
 
 HERE = Path(__file__).parent
 FORMATS = ("parquet", "webdataset", "folder")
+ONE_QUICK = ("parquet", *(pytest.param(format, marks=pytest.mark.slow) for format in FORMATS[1:]))
+"""all formats in the slow tier"""
 CLASSES = tuple(f"c{i:02d}" for i in range(20))
 EACH = 20
 
@@ -62,7 +64,7 @@ def tried(path: Path, partial: bool) -> Any:
 
 
 @pytest.mark.parametrize("opens", [50, pytest.param(1000, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ONE_QUICK)
 def test_read_while_it_is_written(tmp_path: Path, format: str, opens: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row M1: refused, or with `allow_partial` what is committed and whole, fixed at opening."""
     turn, seen, before = threading.Semaphore(0), Counter[str](), 0
@@ -195,7 +197,7 @@ def test_a_stream_over_processes_and_workers(monkeypatch: pytest.MonkeyPatch) ->
             assert len(seen) == len(set(seen)) == 1000 + ranks
 
 
-@pytest.mark.parametrize("positions", [20, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("positions", [10, pytest.param(200, marks=pytest.mark.slow)])
 def test_it_goes_on_at_the_next_record(made: Path, positions: int) -> None:
     """Row M4: start, middle, end; the state loaded twice; another number of workers."""
     rng = random.Random(4)
@@ -229,7 +231,7 @@ def test_where_the_order_is_the_samplers_no_state_is_claimed(made: Path) -> None
             ask()
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(50, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [2, pytest.param(50, marks=pytest.mark.slow)])
 def test_a_killed_reader_leaves_nothing(made: Path, tmp_path: Path, kills: int) -> None:
     """Row M5: the next one opens within two seconds, and no shared memory, held lock or temporary file is left."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])}
@@ -276,7 +278,7 @@ def deep(made: Path, to: Path) -> Path:
     return Path(shutil.copytree(made, to.joinpath(*["deep" * 10] * 8)))
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ONE_QUICK)
 @pytest.mark.parametrize("place", [moved, copied, renamed, linked, deep], ids=lambda place: place.__name__)
 def test_a_set_is_the_same_wherever_it_lies(made: Path, tmp_path: Path, format: str, place: Callable[[Path, Path], Path]) -> None:
     """Row M7: five places, the same ID, every byte verified, the same images; names relative, and distinct on disks that are blind to case."""

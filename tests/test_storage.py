@@ -83,6 +83,7 @@ def test_create_without_links_claims_the_name_first(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("place", range(6))
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.ESTALE])
 def test_a_fault_anywhere_leaves_the_whole_file_or_none(place: int, number: int, tmp_path: Path, fail_at: Callable[..., None]) -> None:
+    """Row W1."""
     fail_at(place, OSError(number, os.strerror(number)))
     try:
         storage.create(tmp_path / "a", b"whole")
@@ -104,6 +105,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("place", range(5))
 def test_a_kill_during_replace_leaves_the_old_or_the_new(place: int, tmp_path: Path, fail_at: Callable[..., None]) -> None:
+    """Row W1."""
     storage.write_json(tmp_path / "a.json", {"state": "old"})
     fail_at(place, Killed())
     with pytest.raises(Killed):

@@ -60,6 +60,7 @@ def notes(out: Path) -> int:
 
 @pytest.mark.parametrize(("format", "workers"), [("parquet", 2), ("folder", 1)])
 def test_a_killed_run_continues_to_the_same_bytes(tmp_path: Path, format: str, workers: int) -> None:
+    """Row W3."""
     rule = synthetic.rule(tmp_path)
     make(rule, tmp_path / "golden", format)
     process = started(rule, tmp_path / "out", format, workers, 0.002)
@@ -74,6 +75,7 @@ def test_a_killed_run_continues_to_the_same_bytes(tmp_path: Path, format: str, w
 
 @pytest.mark.slow
 def test_many_kills_at_random_times(tmp_path: Path) -> None:
+    """Row W3."""
     rule, rng = synthetic.rule(tmp_path), random.Random(5)
     for format in FORMATS:
         make(rule, tmp_path / f"golden-{format}", format)
@@ -93,6 +95,7 @@ def test_many_kills_at_random_times(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_parents_death_alone_ends_the_workers(tmp_path: Path) -> None:
+    """Row W3."""
     rule = synthetic.rule(tmp_path)
     process = started(rule, tmp_path / "out", "parquet", 2, 0.002)
     wait_for(lambda: notes(tmp_path / "out") >= 1, process)
@@ -123,6 +126,7 @@ def test_a_signal_stops_cleanly(tmp_path: Path, number: signal.Signals, code: in
 
 
 def test_a_worker_that_dies_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row W6."""
     rule = synthetic.rule(tmp_path)
     make(rule, tmp_path / "golden")
     monkeypatch.setenv("RULE_DIES_AT", "2")
@@ -135,6 +139,7 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_shard_that_kills_its_workers_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row W6."""
     rule = synthetic.rule(tmp_path)
     monkeypatch.setenv("RULE_DIES_AT", "2")
     monkeypatch.setenv("RULE_DIED", str(tmp_path / "never"))

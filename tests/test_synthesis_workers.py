@@ -24,6 +24,8 @@ from datagen.synthesis.engines import local
 from datagen.synthesis.heartbeat import listening
 from datagen.synthesis.run import synthesize
 
+ONE_QUICK = ("parquet", *(pytest.param(format, marks=pytest.mark.slow) for format in FORMATS[1:]))
+"""all formats in the slow tier"""
 HERE = Path(__file__).parent
 
 
@@ -68,7 +70,7 @@ def test_what_kills_a_worker_costs_one_shard(tmp_path: Path, how: str, count: in
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize(("how", "said"), [("oom", "status -9"), ("segfault", "status -11"), ("hang", "hung for")])
+@pytest.mark.parametrize(("how", "said"), [("oom", "status -9"), pytest.param("segfault", "status -11", marks=pytest.mark.slow), ("hang", "hung for")])
 def test_a_shard_that_ends_three_workers_is_named(tmp_path: Path, how: str, said: str) -> None:
     """Row W6: exit 6, with the shard's file."""
     make = Dying(str(tmp_path), how, (2,), times=9)
@@ -130,8 +132,8 @@ def race(outs: list[Path], make: Any) -> list[int]:
     return sorted(codes)
 
 
-@pytest.mark.parametrize("races", [3, pytest.param(100, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("races", [5, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("format", ONE_QUICK)
 def test_of_two_writers_one_is_refused(tmp_path: Path, format: str, races: int) -> None:
     """Row W7: the same plan twice at once: exit 0 once at least, else 5, golden bytes."""
     sweep = Sweep(tmp_path, format)
@@ -142,8 +144,8 @@ def test_of_two_writers_one_is_refused(tmp_path: Path, format: str, races: int) 
         assert sweep.judge(out) == []
 
 
-@pytest.mark.parametrize("races", [3, pytest.param(100, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("races", [5, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("format", ONE_QUICK)
 def test_two_writers_with_a_broken_lock_still_write_the_same(tmp_path: Path, format: str, races: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row W7: nothing depends on the lock; whoever is disturbed ends with 5, and the same command then finds golden bytes or makes them."""
     sweep = Sweep(tmp_path, format)
@@ -187,7 +189,8 @@ def test_of_two_plans_one_takes_the_folder(tmp_path: Path, races: int, broken: b
         assert synthetic.tree(out) == golden[seed]
 
 
-@pytest.mark.parametrize("how", ["die", pytest.param("hang", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["die", "hang"])
 def test_a_worker_lost_in_production_does_not_show(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row W6, through the whole of synthesize."""
     sweep = Sweep(tmp_path, "parquet")
