@@ -31,6 +31,7 @@ from datagen.reading.shards import ShardDataset, Share, load
 from datagen.synthesis import stream
 from datagen.synthesis.run import synthesize
 
+HARMS = ("missing", "damaged")
 HERE = Path(__file__).parent
 FORMATS = ("parquet", "webdataset", "folder")
 ONE_QUICK = ("parquet", *(pytest.param(format, marks=pytest.mark.slow) for format in FORMATS[1:]))
@@ -92,8 +93,9 @@ def test_read_while_it_is_written(tmp_path: Path, format: str, opens: int, monke
     assert tried(tmp_path / "set", partial=False).images == 400
 
 
-@pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("harm", ["missing", "damaged"])
+@pytest.mark.parametrize(
+    ("format", "harm"), [("parquet", "missing"), ("folder", "damaged"), *(pytest.param(f, h, marks=pytest.mark.slow) for f in FORMATS for h in HARMS)]
+)
 def test_a_bad_shard_is_refused_or_left_out(made: Path, tmp_path: Path, format: str, harm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Row M2: 4, or with `on_bad="skip"` the images of each class that are left out."""
     out = tmp_path / "set"

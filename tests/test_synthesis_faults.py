@@ -23,7 +23,7 @@ SYNCS = [("folder", 9), *(pytest.param(format, 1, marks=pytest.mark.slow) for fo
 
 
 @pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ["parquet", pytest.param("webdataset", marks=pytest.mark.slow), "folder"])
 def test_a_fault_at_any_operation(tmp_path: Path, format: str, step: int) -> None:
     """Row W1: killed, out of space, I/O error, quota, read-only, stale, interrupted, short writes, at every operation."""
     sweep = Sweep(tmp_path, format)
@@ -33,7 +33,7 @@ def test_a_fault_at_any_operation(tmp_path: Path, format: str, step: int) -> Non
 
 
 @pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ONE_QUICK)
 def test_a_power_loss_after_any_step(tmp_path: Path, format: str, step: int) -> None:
     """Row W2: bytes that were not synced are lost, torn or kept, names lost, kept or mixed."""
     assert Sweep(tmp_path, format).power(step) == []
