@@ -35,11 +35,13 @@ def claim(out: Path, plan: Mapping[str, Any]) -> bool:
         UsageError: it was begun with other settings.
         ArtefactError: its plan is damaged.
     """
-    if (out / PLAN).exists() and (out / PLAN).stat().st_size:
+    begun = (out / PLAN).exists()
+    if begun and (out / PLAN).stat().st_size:
         _same(out, _begun(out, plan), plan)
         return True
+    if begun:
+        storage.remove(out / PLAN)
     refuse_strangers(out)
-    storage.remove(out / PLAN)
     storage.make_folder(out / NOTES)
     for folder in (*_above(out), out, out / SIDE):
         if os.access(folder, os.R_OK):
