@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
-from datagen import storage, untrusted
+from datagen import holding, storage, untrusted
 from datagen.errors import DatagenError, OutputError, UsageError
 
 
@@ -122,7 +122,9 @@ class Folder:
     def begin(self, folder: str) -> None:
         """Make an inner folder and sync every folder above it that may be read."""
         inner = storage.make_folder(self.root / folder)
-        for each in (self.root.parent, *reversed([parent for parent in inner.parents if self.root == parent or self.root in parent.parents])):
+        device = self.root.stat().st_dev
+        above = [folder for folder in self.root.absolute().parents if folder.stat().st_dev == device]
+        for each in (*above, *reversed([parent for parent in inner.parents if self.root == parent or self.root in parent.parents])):
             if os.access(each, os.R_OK):
                 storage.sync_folder(each)
 
@@ -131,14 +133,15 @@ class Folder:
 
     def settle(self, *folders: str) -> None:
         """Sync inner folders."""
-        for folder in folders:
-            storage.sync_folder(self.root / folder)
+        for path in [self.root / folder for folder in folders]:
+            if path.is_dir():
+                storage.sync_folder(path)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Make the folder and lock it."""
         storage.make_folder(self.root)
-        with storage.lock(self.root):
+        with holding.lock(self.root):
             yield
 
     def sweep(self) -> None:

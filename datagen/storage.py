@@ -26,10 +26,12 @@ URLS = {f"{scheme}:" for scheme in ("s3", "s3a", "gs", "gcs", "az", "abfs", "hf"
 """first part of the path that a URL becomes when it is taken for one"""
 hook: Callable[[str, str], None] | None = None
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 _NO_LINK = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.ENOSYS}
 
 
-def _before(operation: str, path: object) -> None:
+def before(operation: str, path: object) -> None:
+    """Say to the hook what is about to be done to a path."""
     if hook is not None:
         hook(operation, os.fspath(path) if isinstance(path, os.PathLike) else str(path))
 
@@ -46,17 +48,25 @@ def reporting(path: object) -> Iterator[None]:
         raise OutputError(error.strerror or str(error), where=path, hint=hint) from error
 
 
-def make_folder(path: str | Path) -> Path:
-    """Create a folder and its parents where missing and return it; OutputError when something else is in the way."""
+def make_folder(path: str | Path, *, durable: bool = True) -> Path:
+    """Create a folder and its parents where missing, their names durable unless told otherwise, and return it.
+
+    Raises:
+        OutputError: something else is in the way, or the disk fails.
+    """
     path = Path(path)
     if path.exists() and not path.is_dir():
         raise OutputError("is a file, a folder is needed", where=path, hint="give another --out")
     if path.parts and path.parts[0] in URLS:
         raise OutputError("is a URL, a folder is needed", where=path, hint="synthesize, export and ShardDataset take s3://BUCKET/PREFIX, as text")
     with reporting(path):
-        if not path.is_dir():
-            _before("mkdir", path)
+        missing = [each for each in (path, *path.parents) if not each.is_dir()]
+        if missing:
+            before("mkdir", path)
             path.mkdir(parents=True, exist_ok=True)
+        for each in reversed(missing if durable else []):
+            if os.access(each.parent, os.R_OK):
+                sync_folder(each.parent)
     return path
 
 
@@ -65,10 +75,13 @@ def sync_folder(path: str | Path) -> None:
     if os.name == "nt":
         return
     with reporting(path):
-        _before("fsync-folder", path)
+        before("fsync-folder", path)
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
+        except OSError as error:
+            if error.errno not in _NO_SYNC:
+                raise
         finally:
             os.close(handle)
 
@@ -87,20 +100,42 @@ def scratch(path: Path) -> Iterator[Path]:
         yield temporary
     finally:
         with contextlib.suppress(OSError):
-            _before("unlink", temporary)
+            before("unlink", temporary)
             temporary.unlink(missing_ok=True)
 
 
+class _NotSyncedError(OSError):
+    """An fsync failed: what was written may be lost, even where the next fsync of the same file says that all is well."""
+
+
 def _write_synced(path: Path, write: Callable[[Any], None]) -> tuple[int, str]:
-    _before("open", path)
+    before("open", path)
     with open(path, "xb") as file:
-        _before("write", path)
+        before("write", path)
         write(file)
         file.flush()
-        _before("fsync", path)
-        os.fsync(file.fileno())
+        try:
+            before("fsync", path)
+            os.fsync(file.fileno())
+        except OSError as error:
+            raise _NotSyncedError(error.errno, error.strerror) from error
         size = file.tell()
     return size, hash_file(path)
+
+
+@contextlib.contextmanager
+def _written(path: Path, write: Callable[[Any], None]) -> Iterator[tuple[Path, int, str]]:
+    """Yield a temporary file beside a path, whole and durable, its size and its SHA-256; where fsync fails, a new file is tried once."""
+    for last in (False, True):
+        with scratch(path) as temporary:
+            try:
+                size, sha = _write_synced(temporary, write)
+            except _NotSyncedError:
+                if last:
+                    raise
+                continue
+            yield temporary, size, sha
+            return
 
 
 def _writer(content: bytes | Callable[[Any], None]) -> Callable[[Any], None]:
@@ -112,7 +147,7 @@ def create(path: str | Path, content: bytes | Callable[[Any], None], *, again: b
 
     Args:
         path: the final name; its folder exists.
-        content: the bytes, or a function that writes them to a binary file opened for it.
+        content: the bytes, or a function that writes them to a binary file opened for it; it is called again where fsync fails.
         again: the name is ours alone, so a file left there by a killed process is kept when equal and replaced when damaged.
 
     Returns:
@@ -122,10 +157,9 @@ def create(path: str | Path, content: bytes | Callable[[Any], None], *, again: b
         OutputError: when the file exists or cannot be written.
     """
     path = Path(path)
-    with reporting(path), scratch(path) as temporary:
-        size, sha = _write_synced(temporary, _writer(content))
+    with reporting(path), _written(path, _writer(content)) as (temporary, size, sha):
         if not (again and _settled(temporary, path, sha)):
-            _link(temporary, path)
+            _link(temporary, path, sha)
         sync_folder(path.parent)
     return size, sha
 
@@ -154,21 +188,20 @@ def create_all(root: str | Path, files: Iterable[tuple[str, bytes]]) -> int:
 
 
 def _create_unsynced(path: Path, content: bytes) -> None:
-    with scratch(path) as temporary:
-        sha = _write_synced(temporary, _writer(content))[1]
+    with _written(path, _writer(content)) as (temporary, _, sha):
         if not _settled(temporary, path, sha):
-            _link(temporary, path)
+            _link(temporary, path, sha)
 
 
 def write_all(root: str | Path, files: Iterable[tuple[str, bytes]]) -> int:
     """Write many new files below a folder, not synced: for what is thrown away soon; returns their bytes, OutputError where one exists."""
-    root, folders, size = Path(root), {make_folder(root)}, 0
+    root, folders, size = Path(root), {make_folder(root, durable=False)}, 0
     with reporting(root):
         for name, content in files:
             path = root / name
             if path.parent not in folders:
-                folders.add(make_folder(path.parent))
-            _before("open", path)
+                folders.add(make_folder(path.parent, durable=False))
+            before("open", path)
             with open(path, "xb") as file:
                 size += file.write(content)
     return size
@@ -178,7 +211,7 @@ def write_all(root: str | Path, files: Iterable[tuple[str, bytes]]) -> int:
 def opened_log(path: str | Path) -> Iterator[Any]:
     """Open a log of ours for another program's output: a binary file that is written at its end."""
     with reporting(path):
-        _before("append", path)
+        before("append", path)
         file = open(path, "ab")  # noqa: SIM115
     with file:
         yield file
@@ -191,33 +224,42 @@ def _settled(temporary: Path, path: Path, sha: str) -> bool:
     if path.is_symlink() or not path.is_file():
         raise OutputError("something else is in the way", where=path, hint="move it away and give the same command again")
     if hash_file(path) != sha:
-        _before("rename", path)
-        os.replace(temporary, path)
+        _rename(temporary, path, sha)
     return True
 
 
-def _link(temporary: Path, path: Path) -> None:
+def _rename(temporary: Path, path: Path, sha: str) -> None:
+    """Rename over what is there; an error after the rename was done, as from a network file system whose reply was lost, is none."""
+    before("rename", path)
     try:
-        _before("link", path)
+        os.replace(temporary, path)
+    except OSError:
+        if os.path.lexists(temporary) or path.is_symlink() or not path.is_file() or hash_file(path) != sha:
+            raise
+
+
+def _link(temporary: Path, path: Path, sha: str) -> None:
+    """Give a file its final name; an error after that was done is none, as in `_rename`."""
+    try:
+        before("link", path)
         os.link(temporary, path)
-    except FileExistsError as error:
-        raise OutputError("exists already", where=path, hint="give another --out or move it away") from error
     except OSError as error:
+        if os.path.lexists(path) and os.path.samestat(os.lstat(temporary), os.lstat(path)):
+            return
+        if isinstance(error, FileExistsError):
+            raise OutputError("exists already", where=path, hint="give another --out or move it away") from error
         if error.errno not in _NO_LINK:
             raise
-        _before("claim", path)
+        before("claim", path)
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        _before("rename", path)
-        os.replace(temporary, path)
+        _rename(temporary, path, sha)
 
 
 def replace(path: str | Path, content: bytes | Callable[[Any], None]) -> tuple[int, str]:
     """Write a file in one step over an older one of ours, so that a reader sees the old or the new one; returns as `create`."""
     path = Path(path)
-    with reporting(path), scratch(path) as temporary:
-        size, sha = _write_synced(temporary, _writer(content))
-        _before("rename", path)
-        os.replace(temporary, path)
+    with reporting(path), _written(path, _writer(content)) as (temporary, size, sha):
+        _rename(temporary, path, sha)
         sync_folder(path.parent)
     return size, sha
 
@@ -225,7 +267,7 @@ def replace(path: str | Path, content: bytes | Callable[[Any], None]) -> tuple[i
 def rename_folder(source: str | Path, target: str | Path) -> None:
     """Give a finished folder its final name and make the name durable; OutputError when the target exists and is not empty."""
     with reporting(target):
-        _before("rename", target)
+        before("rename", target)
         os.rename(source, target)
         sync_folder(Path(target).parent)
 
@@ -234,7 +276,7 @@ def append(path: str | Path, text: str) -> None:
     """Append text to a log of ours (UTF-8); a line cut by a kill is closed first, so that every later line can be read."""
     path = Path(path)
     with reporting(path):
-        _before("append", path)
+        before("append", path)
         with open(path, "a+b") as file:
             if file.tell():
                 file.seek(-1, os.SEEK_END)
@@ -247,7 +289,7 @@ def remove(path: str | Path) -> None:
     """Delete one file or one folder of ours; nothing happens when it is not there."""
     path = Path(path)
     with reporting(path):
-        _before("unlink", path)
+        before("unlink", path)
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
@@ -304,53 +346,10 @@ def _no_number(name: str) -> Any:
     raise ValueError(name)
 
 
-@contextlib.contextmanager
-def lock(folder: str | Path, name: str = ".lock", wait: float = 0) -> Iterator[None]:
-    """Hold a folder for this process alone; a killed process lets go by itself.
-
-    Args:
-        folder: is there already.
-        name: of the file that is locked; the whole folder's, or that of a part of the work in it.
-        wait: seconds to wait for another process that holds it.
-
-    Raises:
-        OutputError: when another process holds it still.
-    """
-    from filelock import FileLock, Timeout
-
-    path = Path(folder) / name
-    held = FileLock(path, timeout=wait)
-    with reporting(path):
-        _before("lock", path)
-        try:
-            held.acquire()
-        except Timeout as error:
-            raise OutputError("another datagen process works in this folder", where=folder, hint="wait for it, or give another --out") from error
-    try:
-        yield
-    finally:
-        held.release()
-
-
-@contextlib.contextmanager
-def turn(path: str | Path) -> Iterator[None]:
-    """Wait until no other process is within a block under the same lock file, then hold it; a killed process lets go by itself."""
-    from filelock import FileLock
-
-    with reporting(path):
-        _before("lock", path)
-        held = FileLock(path)
-        held.acquire()
-    try:
-        yield
-    finally:
-        held.release()
-
-
 def fill(path: str | Path, pieces: Iterable[bytes]) -> None:
     """Write a new file piece by piece, not synced: for what is thrown away soon; OutputError where it exists or cannot be written."""
     with reporting(path):
-        _before("open", path)
+        before("open", path)
         with open(path, "xb") as file:
             file.writelines(pieces)
 

@@ -145,6 +145,7 @@ def source_of(classes: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def test_pyarrow_and_pandas_open_parquet(sets: tuple[Path, tuple[str, ...], int]) -> None:
+    """Row M6."""
     import pandas
     import pyarrow.parquet as pq
 
@@ -165,6 +166,7 @@ def test_pyarrow_and_pandas_open_parquet(sets: tuple[Path, tuple[str, ...], int]
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_hugging_face_opens_every_format(sets: tuple[Path, tuple[str, ...], int], format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row M6."""
     monkeypatch.setitem(os.environ, "HF_HUB_OFFLINE", "1")
     monkeypatch.setitem(os.environ, "HF_HOME", str(tmp_path))
     with warnings.catch_warnings():
@@ -183,6 +185,7 @@ def test_hugging_face_opens_every_format(sets: tuple[Path, tuple[str, ...], int]
 
 
 def test_webdataset_opens_tars(sets: tuple[Path, tuple[str, ...], int]) -> None:
+    """Row M6."""
     root, classes, each = sets
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -197,6 +200,7 @@ def test_webdataset_opens_tars(sets: tuple[Path, tuple[str, ...], int]) -> None:
 
 
 def test_image_folder_opens_folders(sets: tuple[Path, tuple[str, ...], int]) -> None:
+    """Row M6."""
     from torchvision.datasets import ImageFolder
 
     root, classes, each = sets

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datagen import storage
+from datagen import holding, storage
 from datagen.errors import ArtefactError, OutputError
 
 Operations = list[tuple[str, str]]
@@ -83,6 +83,7 @@ def test_create_without_links_claims_the_name_first(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize("place", range(6))
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT, errno.ESTALE])
 def test_a_fault_anywhere_leaves_the_whole_file_or_none(place: int, number: int, tmp_path: Path, fail_at: Callable[..., None]) -> None:
+    """Row W1."""
     fail_at(place, OSError(number, os.strerror(number)))
     try:
         storage.create(tmp_path / "a", b"whole")
@@ -104,6 +105,7 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("place", range(5))
 def test_a_kill_during_replace_leaves_the_old_or_the_new(place: int, tmp_path: Path, fail_at: Callable[..., None]) -> None:
+    """Row W1."""
     storage.write_json(tmp_path / "a.json", {"state": "old"})
     fail_at(place, Killed())
     with pytest.raises(Killed):
@@ -151,19 +153,19 @@ def test_rename_folder_never_replaces_a_full_one(tmp_path: Path) -> None:
     assert (tmp_path / "b" / "file").read_text() == "b"
 
 
-HOLD = "import sys, time; from datagen import storage\nwith storage.lock(sys.argv[1]):\n print('held', flush=True); time.sleep(20)"
+HOLD = "import sys, time; from datagen import holding\nwith holding.lock(sys.argv[1]):\n print('held', flush=True); time.sleep(20)"
 
 
 def test_one_process_a_folder_and_a_killed_one_lets_go(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(OutputError, match="another datagen process") as caught, storage.lock(tmp_path):
+        with pytest.raises(OutputError, match="another datagen process") as caught, holding.lock(tmp_path):
             pass
         assert caught.value.code == 5
         other.kill()
         other.wait()
-    with storage.lock(tmp_path):
+    with holding.lock(tmp_path):
         pass
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import synthetic
 
-from datagen import storage
+from datagen import holding, storage
 from datagen.errors import ArtefactError, DatagenError, OutputError, ResourceError, UsageError
 from datagen.progress import Progress
 from datagen.records import Recipe
@@ -42,6 +42,7 @@ def test_every_image_is_there_once_and_right(tmp_path: Path, format: str) -> Non
 
 
 def test_images_depend_on_seed_class_and_index_alone(tmp_path: Path) -> None:
+    """Row W10."""
     make(tmp_path, "one")
     first = synthetic.images(tmp_path / "one")
     make(tmp_path, "large", per_class=130, shard_images=64, format="webdataset")
@@ -54,6 +55,7 @@ def test_images_depend_on_seed_class_and_index_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", ["parquet", pytest.param("folder", marks=pytest.mark.slow)])
 def test_workers_do_not_show(tmp_path: Path, format: str) -> None:
+    """Row W10."""
     make(tmp_path, "one", format=format)
     make(tmp_path, "two", format=format, workers=2)
     assert synthetic.tree(tmp_path / "one") == synthetic.tree(tmp_path / "two")
@@ -85,6 +87,7 @@ def test_the_same_again_says_so_and_does_nothing(tmp_path: Path, capsys: pytest.
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_what_is_damaged_is_made_anew_and_nothing_else(tmp_path: Path, format: str) -> None:
+    """Row W8."""
     make(tmp_path, format=format)
     golden = synthetic.tree(tmp_path / "out")
     data = sorted(name for name in golden if name.startswith("data/"))
@@ -153,8 +156,9 @@ def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
 
 
 def test_a_locked_folder_is_refused(tmp_path: Path) -> None:
+    """Row W7."""
     storage.make_folder(tmp_path / "out")
-    with storage.lock(tmp_path / "out"), pytest.raises(OutputError, match="another datagen process"):
+    with holding.lock(tmp_path / "out"), pytest.raises(OutputError, match="another datagen process"):
         make(tmp_path)
 
 

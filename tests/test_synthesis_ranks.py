@@ -19,9 +19,9 @@ import readme
 import synthetic
 
 import datagen
-from datagen import storage
+from datagen import holding, storage
 from datagen.errors import OutputError, UsageError
-from datagen.synthesis import hold
+from datagen.synthesis import sharing
 
 ROOT = Path(__file__).parent.parent
 ASKED = {"per_class": 70, "shard_images": 64}
@@ -105,14 +105,14 @@ def test_many_kills_of_ranks(tmp_path: Path, seed: int) -> None:
 
 def test_a_place_is_taken_once_and_one_process_alone_shares_with_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rule, out = synthetic.rule(tmp_path), tmp_path / "out"
-    monkeypatch.setattr(hold, "WAIT", 0.1)
+    monkeypatch.setattr(sharing, "WAIT", 0.1)
     assert not rank(rule, out, 1, 2, monkeypatch)["complete"]
-    with storage.lock(out / ".datagen", hold.LOCK.format(0)):
+    with holding.lock(out / ".datagen", sharing.LOCK.format(0)):
         with pytest.raises(OutputError, match="another datagen process works in this folder"):
             rank(rule, out, 0, 2, monkeypatch)
         with pytest.raises(OutputError, match="another datagen process works in this folder"):
             datagen.synthesize(rule, out, workers=1, **ASKED)
-    with storage.lock(out), pytest.raises(OutputError, match="another datagen process works in this folder"):
+    with holding.lock(out), pytest.raises(OutputError, match="another datagen process works in this folder"):
         rank(rule, out, 0, 2, monkeypatch)
     assert rank(rule, out, 0, 2, monkeypatch)["complete"]
 

@@ -52,6 +52,7 @@ def test_labels_name_what_is_seen() -> None:
 
 
 def test_processes_share_an_epoch() -> None:
+    """Row M3."""
     parts = [seen(stream(per_epoch=643, rank=rank, shares=3), 2) for rank in range(3)]
     assert [len(part) for part in parts] == [len(stream(per_epoch=643, rank=rank, shares=3)) for rank in range(3)] == [215, 214, 214]
     assert len(set().union(*map(set, parts))) == 643
@@ -60,6 +61,7 @@ def test_processes_share_an_epoch() -> None:
 
 
 def test_after_an_interruption_the_rest_of_the_epoch_is_new() -> None:
+    """Row M4."""
     source, begun = stream(), []
     for number, (image, _) in enumerate(source, 1):
         begun.append(image.numpy().tobytes())

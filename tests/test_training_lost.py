@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from datagen import storage
+from datagen import holding, storage
 from datagen.contracts import Spec, State
 from datagen.errors import OutputError, Stopped
 from datagen.progress import Progress
@@ -227,7 +227,7 @@ def test_of_two_fits_in_one_folder_one_wins(tmp_path: Path, races: int) -> None:
             storage.make_folder(folder)
             begun.wait()
             try:
-                with storage.lock(folder):
+                with holding.lock(folder):
                     won.append(1)
                     time.sleep(0.02)
             except OutputError as error:

@@ -46,6 +46,7 @@ def describe(
     path: str | Path,
     *,
     verify: bool = False,
+    expect: str | None = None,
     preview: str | Path | None = None,
     page: str | Path | None = None,
     progress: Progress | None = None,
@@ -56,6 +57,7 @@ def describe(
     Args:
         path: folder of a run, of shards (also s3://BUCKET/PREFIX), or labelled images (folder, CSV, Parquet).
         verify: read every file of shards or of a generator anew and compare it with what was written down.
+        expect: with `verify`, of shards: the ID that synthesize said, which nobody can keep who changes anything and hashes it anew.
         preview: name of a PNG file to write, rows of images by class.
         page: of a labelled folder: name of an HTML file to write, with thumbnails of what looks odd: doubtful labels, near-duplicates,
             sizes, brightness. They are listed under "odd", too. Takes a minute, as small recognisers are trained for it.
@@ -72,8 +74,10 @@ def describe(
         raise UsageError("a labelled folder has nothing written down to verify against", where=path, hint="leave out --verify")
     if page is not None and kind != "folder":
         raise UsageError("is for labelled folders", where="--page", hint=f"{path} holds a run or shards: --preview FILE.png shows their images")
+    if expect is not None and not (verify and kind == "shards"):
+        raise UsageError("is for shards, with --verify", where="--expect", hint="datagen describe SHARDS --verify --expect ID")
     recipe = Recipe(**settings)
-    readers: dict[str, Callable[..., dict[str, Any]]] = {"run": _run, "shards": _shards, "folder": partial(_folder, page=page)}
+    readers: dict[str, Callable[..., dict[str, Any]]] = {"run": _run, "shards": partial(_shards, expect=expect), "folder": partial(_folder, page=page)}
     where = path if is_url(path) else Path(path)
     value = {"kind": kind, "path": str(path)} | readers[kind](where, recipe, verify, progress)
     if preview is not None:
@@ -98,8 +102,8 @@ def _run(path: Path, recipe: Recipe, verify: bool, progress: Progress) -> dict[s
     return {"finished": True, **shown, "classes": images, **more, "generator": digest, "verified": verify}
 
 
-def _shards(path: str | Path, recipe: Recipe, verify: bool, progress: Progress) -> dict[str, Any]:
-    from datagen.reading.manifest import open_set
+def _shards(path: str | Path, recipe: Recipe, verify: bool, progress: Progress, expect: str | None = None) -> dict[str, Any]:
+    from datagen.reading.manifest import open_set, set_id
     from datagen.reading.verify import verify as problems_of
 
     if verify and (problems := problems_of(path)):
@@ -108,11 +112,14 @@ def _shards(path: str | Path, recipe: Recipe, verify: bool, progress: Progress) 
         more = f" (and {len(problems) - 1:,} more)" if len(problems) > 1 else ""
         raise ArtefactError(f"{problems[0]}{more}", where=path, hint="the same synthesize command makes damaged shards anew")
     found = open_set(path, allow_partial=True)
+    id = set_id(found.place) if found.manifest is not None else None
+    if expect is not None and expect.strip().lower() != id:
+        raise ArtefactError(f"is another set: its ID is {id}, not {expect[:64]}", where=path, hint="get it anew from where the ID is from")
     rows_of: Counter[str] = Counter()
     for note in found.notes:
         rows_of.update(note.rows)
     shown = {key: found.plan.get(key) for key in ("format", "shape", "source", "seed", "production", "version")}
-    done = {"finished": found.manifest is not None, "images": found.images, "shards": len(found.notes)}
+    done = {"finished": found.manifest is not None, "id": id, "images": found.images, "shards": len(found.notes)}
     return done | shown | {"classes": {name: rows_of[name] for name in found.classes}, "verified": verify}
 
 
@@ -160,12 +167,13 @@ def run(
     asked: Asked,
     path: Annotated[str, typer.Argument(metavar="RUN|SHARDS|FOLDER", help="what to describe")],
     verify: Annotated[bool, typer.Option("--verify", help="read every file anew and compare its hash")] = False,
+    expect: Annotated[str | None, typer.Option("--expect", metavar="ID", help="with --verify: the ID of shards that synthesize said")] = None,
     preview: Annotated[str | None, typer.Option("--preview", metavar="FILE.png", help="write a grid of images by class")] = None,
     page: Annotated[str | None, typer.Option("--page", metavar="FILE.html", help="of a labelled folder: write what looks odd, with thumbnails")] = None,
 ) -> Outcome:
     """Print what is there."""
     settings = {key: getattr(asked.recipe, key) for key in VERB.settings()}
-    value = describe(path, verify=verify, preview=preview, page=page, progress=asked.progress, **settings)
+    value = describe(path, verify=verify, expect=expect, preview=preview, page=page, progress=asked.progress, **settings)
     return Outcome(value, _text(value), NEXT[value["kind"]].format(quoted(path)))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from datagen import machine, storage
+from datagen import holding, machine, storage
 from datagen import recipe as recipes
 from datagen.errors import ArtefactError, OutputError, UsageError, nearest
 from datagen.evaluation import command, experiment, inputs, outcome, plan
@@ -119,7 +119,7 @@ def evaluate(
         found = inputs.gather(asked, recipe, progress=job.progress)
         return _dry(found, _planned(job, found), job)
     storage.make_folder(job.folder)
-    with storage.lock(job.folder):
+    with holding.lock(job.folder):
         known, same = _known(job)
         job.progress.folder = job.folder
         finished = same and all((job.folder / name).is_file() for name in (REPORT, PAGE))

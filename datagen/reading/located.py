@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from datagen import machine, seeds, storage, untrusted
-from datagen.errors import ArtefactError, InputError
+from datagen import holding, machine, seeds, storage, untrusted
+from datagen.errors import ArtefactError, InputError, UsageError
 from datagen.formats.folder import Folder
 from datagen.formats.names import class_folders
 from datagen.places import is_url
 from datagen.reading.manifest import ShardSet, is_set, open_set
 from datagen.reading.remote import CACHE_BYTES, Remote
+from datagen.reading.verify import damage
 from datagen.records import ShardNote
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
 IMAGES, INDEX, PACK = "images.bin", "index.bin", 2
 """files of an unpacked set, and the number of their layout"""
+PATIENCE = 3600.0
+"""seconds to wait for another process that unpacks the same set"""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Located:
         places: int64 [N, 3]: index into `files`, offset and length in bytes (-1: the whole file).
         hashes: uint8 [N, B], the first B bytes of the SHA-256 of each image, or None where none is known (the user's own folders).
         shards: of the set, 1 for a folder.
+        skipped: images of each class in shards that were left out, since they are missing or damaged.
     """
 
     root: str
@@ -46,6 +51,7 @@ class Located:
     places: np.ndarray
     hashes: np.ndarray | None = None
     shards: int = 1
+    skipped: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -80,26 +86,42 @@ Found = Located | Remote
 """labelled images by place, on this machine or on an object store"""
 
 
-def locate(path: str | Path, *, allow_partial: bool = False, cache_bytes: int = CACHE_BYTES) -> Found:
+def locate(path: str | Path, *, allow_partial: bool = False, skip: bool = False, cache_bytes: int = CACHE_BYTES) -> Found:
     """Find the images of a set of shards in any format, or of a folder with a folder a class.
 
     Args:
         path: the set, also by URL, or the folder; a train/ or data/train/ inside is taken.
         allow_partial: take what is committed of an unfinished set.
+        skip: leave out shards that are missing or damaged; every byte is read for that.
         cache_bytes: kept on this machine of sets on object stores.
 
     Raises:
-        ArtefactError: the set is damaged or not finished.
+        ArtefactError: the set is damaged or not finished, or none of its shards is left.
         InputError: there is no such folder, or no folder with images in it.
     """
     if is_url(path):
+        if skip:
+            raise UsageError("leaves out nothing of an object store", where=str(path), hint="on_bad='raise', or copy the set to a folder")
         return Remote(open_set(path, allow_partial=allow_partial), cache_bytes)
     if not Path(path).is_dir():
         raise InputError("is no folder", where=path, hint="give a folder of shards, or one with a folder a class")
     if not is_set(path):
         return _class_folders(Path(path))
     found = open_set(path, allow_partial=allow_partial)
-    return _listed(found, Path(path)) if isinstance(found.format, Folder) else _packed(found, Path(path))
+    found, skipped = _undamaged(found) if skip else (found, {})
+    located = _listed(found, Path(path)) if isinstance(found.format, Folder) else _packed(found, Path(path))
+    return replace(located, skipped=skipped)
+
+
+def _undamaged(found: ShardSet) -> tuple[ShardSet, dict[str, int]]:
+    """Return a set without its missing and damaged shards, and the images of each class that they hold."""
+    notes = tuple(note for note in found.notes if not damage(found.place, found.format, note))
+    if found.notes and not notes:
+        raise ArtefactError("has no shard that is whole", where=str(found.place), hint="give its synthesize command again")
+    skipped: Counter[str] = Counter()
+    for note in found.notes:
+        skipped.update(note.rows if note not in notes else {})
+    return replace(found, notes=notes), dict(skipped)
 
 
 def _class_folders(path: Path) -> Located:
@@ -158,7 +180,10 @@ def _packed(found: ShardSet, root: Path) -> Located:
     folder = machine.cache_folder() / "shards" / key
     index = _index(folder, found.images)
     if index is None:
-        _pack(found, root, folder)
+        with holding.lock(storage.make_folder(folder), wait=PATIENCE):
+            if _index(folder, found.images) is None:
+                storage.sweep(folder)
+                _pack(found, root, folder)
         index = _index(folder, found.images)
     if index is None:
         raise ArtefactError("holds other numbers of images than its notes say", where=root)
@@ -185,6 +210,8 @@ def _pack(found: ShardSet, root: Path, folder: Path) -> None:
 
     def write(file: Any) -> None:
         nonlocal position
+        position = 0
+        rows.clear()
         for note in found.notes:
             for part in found.format.read(_whole(root, note)):
                 offsets = position + np.cumsum([0, *map(len, part.images)])
@@ -193,7 +220,6 @@ def _pack(found: ShardSet, root: Path, folder: Path) -> None:
                 file.write(b"".join(part.images))
                 position = int(offsets[-1])
 
-    storage.make_folder(folder)
     storage.create(folder / IMAGES, write, again=True)
     rows.append(np.array([[-1, position, 0]], np.int64))
     labels = np.concatenate(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -66,6 +67,11 @@ class ShardSet:
     def images(self) -> int:
         """How many images are committed."""
         return sum(sum(note.rows.values()) for note in self.notes)
+
+
+def set_id(place: Place) -> str:
+    """Return the ID of a finished set, the SHA-256 of its manifest as hex: nobody who changes anything and hashes it anew can keep it."""
+    return hashlib.sha256(place.read(MANIFEST) or b"").hexdigest()
 
 
 def is_set(path: str | Path) -> bool:

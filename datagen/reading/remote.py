@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from datagen import machine, storage
+from datagen import holding, machine, storage
 from datagen.errors import ArtefactError, UsageError
 from datagen.reading.manifest import ShardSet
 from datagen.reading.verify import whole
@@ -127,7 +127,7 @@ class Remote:
         """Bring a shard into the cache, unless another process just did."""
         pack, note = self._pack(shard), self._found.notes[shard]
         storage.make_folder(self._folder)
-        with storage.turn(self._folder / f"{note.sha256[:2]}.lock"):
+        with holding.turn(self._folder / f"{note.sha256[:2]}.lock"):
             if pack.exists():
                 return
             with whole(self._found, note) as path:
@@ -143,7 +143,7 @@ class Remote:
                 file.writelines(images)
                 file.write(index)
 
-            with storage.turn(self._folder / "room.lock"):
+            with holding.turn(self._folder / "room.lock"):
                 self._make_room(int(offsets[-1]) + len(index))
                 storage.create(pack, write, again=True)
 

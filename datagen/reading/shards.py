@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,10 +17,10 @@ from torch.utils.data import Dataset
 
 from datagen import colour, machine, untrusted
 from datagen.contracts import Rows
-from datagen.errors import ArtefactError, InputError, UsageError
+from datagen.errors import ArtefactError, InputError, UsageError, nearest, printable
 from datagen.formats import encode
 from datagen.formats.folder import Folder, image_names
-from datagen.reading.located import locate
+from datagen.reading.located import Located, locate
 from datagen.reading.manifest import ShardSet, is_set, open_set
 from datagen.reading.remote import CACHE_BYTES
 from datagen.reading.turns import Turns
@@ -71,12 +72,14 @@ class ShardDataset(Dataset[Any]):
         seed: of the order of `rotate`.
         cache_bytes: of a URL: shards are fetched when they are wanted and kept below the cache folder ($DATAGEN_CACHE), all sets together up to
             so many bytes; the one used longest ago goes first. Of a larger set load the images in order: shuffled, shards come again and again.
+        on_bad: "raise", or "skip" to leave out shards that are missing or damaged: a warning and `skipped` say how many images of each
+            class those were.
 
     Raises:
         ArtefactError: the set is damaged, or unfinished without `allow_partial`.
         ResourceError: an object store cannot be reached or refuses, or its package is missing.
         InputError: no images are there.
-        UsageError: `per_epoch` without `rotate`, or below 1.
+        UsageError: `per_epoch` without `rotate`, or below 1; `on_bad` is neither.
     """
 
     def __init__(
@@ -89,9 +92,15 @@ class ShardDataset(Dataset[Any]):
         per_epoch: int | None = None,
         seed: int = 0,
         cache_bytes: int = CACHE_BYTES,
+        on_bad: str = "raise",
     ) -> None:
+        if on_bad not in {"raise", "skip"}:
+            raise UsageError(f"{on_bad!r} is unknown", where="on_bad", hint=nearest(on_bad, ("raise", "skip")))
         self.path, self.transform = str(path), transform
-        self._located = locate(path, allow_partial=allow_partial, cache_bytes=cache_bytes)
+        self._located = locate(path, allow_partial=allow_partial, skip=on_bad == "skip", cache_bytes=cache_bytes)
+        self.skipped: Mapping[str, int] = self._located.skipped if isinstance(self._located, Located) else {}
+        if self.skipped:
+            warnings.warn(f"{path}: shards with {sum(self.skipped.values()):,} images are left out: {printable(dict(self.skipped))}", stacklevel=2)
         self.classes: tuple[str, ...] = self._located.classes
         if per_epoch is not None and not (rotate and per_epoch >= 1):
             raise UsageError(f"{per_epoch} images an epoch", where="per_epoch", hint="a number from 1, with rotate=True")
@@ -117,13 +126,27 @@ class ShardDataset(Dataset[Any]):
             self._turns.set_epoch(epoch)
 
     def state_dict(self, seen: int = 0) -> dict[str, int]:
-        """Return where an epoch of `rotate` stands after `seen` images were taken in order."""
-        return {"epoch": 0, "seen": 0} if self._turns is None else self._turns.state_dict(seen)
+        """Return where an epoch of `rotate` stands after `seen` images were taken in order; UsageError for some without `rotate`."""
+        if self._turns is not None:
+            return self._turns.state_dict(seen)
+        return self._unrotated({"epoch": 0, "seen": seen})
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Leave out the images of an epoch of `rotate` that were seen."""
+        """Leave out the images of an epoch of `rotate` that were seen; UsageError for some without `rotate`."""
         if self._turns is not None:
             self._turns.load_state_dict(state)
+        else:
+            self._unrotated(state)
+
+    def _unrotated(self, state: Mapping[str, int]) -> dict[str, int]:
+        if state["seen"]:
+            what = f"cannot go on after {state['seen']:,} images: their order is not of this dataset, but of your sampler"
+            raise UsageError(what, where=self.path, hint="give rotate=True, or keep the sampler's state")
+        return {"epoch": 0, "seen": 0}
+
+    def share(self, rank: int, ranks: int, *, equal: bool = False) -> Share:
+        """Return the part of one of several processes that train together; raises as `Share`."""
+        return Share(self, rank, ranks, equal)
 
     def __getitem__(self, row: int) -> tuple[Any, int]:
         if not -len(self) <= row < len(self):
@@ -135,6 +158,39 @@ class ShardDataset(Dataset[Any]):
             return pixels, label
         image = picture(content, self._located.name(row))
         return (self.transform(image), label) if self.transform is not None else (_tensor(image), label)
+
+
+class Share(Dataset[Any]):
+    """What one of several processes takes of an epoch of a dataset: every `ranks`-th image, so that each image comes once.
+
+    Args:
+        data: the same in every process.
+        rank: of this process, from 0.
+        ranks: number of processes.
+        equal: give every process as many images, as DistributedDataParallel wants it: `padded` images (less than `ranks`), the first
+            ones, come twice.
+
+    Raises:
+        UsageError: there is no such process.
+    """
+
+    def __init__(self, data: ShardDataset, rank: int, ranks: int, equal: bool = False) -> None:
+        if not 0 <= rank < ranks:
+            raise UsageError(f"process {rank} of {ranks}", where="rank", hint="processes are counted from 0")
+        self.data, self.classes, self.rank, self.ranks, self.equal = data, data.classes, rank, ranks, equal
+
+    @property
+    def padded(self) -> int:
+        """Images of an epoch that come twice, over all processes."""
+        return -len(self.data) % self.ranks if self.equal else 0
+
+    def __len__(self) -> int:
+        return len(range(self.rank, len(self.data) + self.padded, self.ranks))
+
+    def __getitem__(self, place: int) -> tuple[Any, int]:
+        if not -len(self) <= place < len(self):
+            raise IndexError(place)
+        return self.data[(self.rank + self.ranks * (place % len(self))) % len(self.data)]
 
 
 def _shape(found: ShardSet) -> tuple[int, int, int]:

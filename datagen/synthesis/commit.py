@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 import datagen
-from datagen import storage
+from datagen import holding, storage
 from datagen.contracts import Format, Rows
 from datagen.errors import ArtefactError, OutputError, UsageError
+from datagen.formats.folder import TRAIN
 from datagen.formats.names import class_folders
 from datagen.places import Place
 from datagen.reading.manifest import CARD, CLASSES, CROISSANT, DATA, MANIFEST, NOTES, PLAN, SIDE, note_name, read_note
@@ -22,7 +23,7 @@ from datagen.records import ShardNote, ShardTask
 from datagen.synthesis.card import dataset_card
 from datagen.synthesis.croissant import croissant
 
-OURS = {".lock", "status.json", SIDE}
+OURS = {".lock", holding.NAME, "status.json", SIDE}
 ASKED = ("seed", "counts", "mode", "format", "shard_images", "spread", "guidance", "confidence", "encoder")
 """keys of a plan that flags decide; another value in a folder that was begun is a contradiction of the user"""
 
@@ -35,15 +36,34 @@ def claim(out: Place, plan: Mapping[str, Any]) -> bool:
         UsageError: it was begun with other settings.
         ArtefactError: its plan is damaged.
     """
-    begun = out.read(PLAN)
-    if begun is None:
+    content = out.read(PLAN)
+    if content == b"" and out.folder is not None:
+        storage.remove(out.folder / PLAN)
+        content = None
+    begun = content is not None
+    if content is None:
         refuse_strangers(out)
         out.begin(NOTES)
-        out.create(PLAN, storage.seal(plan))
+        content = storage.seal(plan)
+        out.create(PLAN, content)
     else:
-        _same(out, storage.unseal(begun, out.where(PLAN)), plan)
-    out.guard(PLAN, begun or storage.seal(plan))
-    return begun is not None
+        _same(out, _begun(out, content, plan), plan)
+    out.guard(PLAN, content)
+    return begun
+
+
+def _begun(out: Place, content: bytes, plan: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the plan that a place was begun with; where it is damaged and the manifest tells that it is this one, it is written anew."""
+    try:
+        return storage.unseal(content, out.where(PLAN))
+    except ArtefactError:
+        if (told := out.read(MANIFEST)) is None:
+            raise
+    manifest = storage.unseal(told, out.where(MANIFEST))
+    known = {key: manifest.get(key) for key in plan} | {"shards": len(manifest["shards"])}
+    if storage.seal(known) == storage.seal(plan):
+        out.create(PLAN, storage.seal(plan), again=True)
+    return known
 
 
 def refuse_many(out: Place, format: Format) -> None:
@@ -54,7 +74,7 @@ def refuse_many(out: Place, format: Format) -> None:
 
 def refuse_strangers(out: Place) -> None:
     """Raise OutputError where a place is a file, cannot be reached, or was not begun by us and holds anything that is not ours."""
-    if (strangers := out.strangers(OURS)) and out.read(PLAN) is None:
+    if (strangers := out.strangers(OURS)) and not out.read(PLAN):
         raise OutputError(f"is not empty and was not begun by this command (it holds {strangers[0]!r})", where=out, hint="give a new folder to --out")
 
 
@@ -143,7 +163,7 @@ def finish(out: Place, plan: Mapping[str, Any], notes: Sequence[ShardNote]) -> d
     for note in notes:
         for name, count in note.rows.items():
             counts[name] += count
-    out.settle(DATA, "")
+    out.settle(TRAIN, DATA, NOTES, SIDE, "")
     files = {PLAN: hashlib.sha256(out.read(PLAN) or b"").hexdigest()}
     for name, content in ((CLASSES, storage.to_json(classes)), (CARD, dataset_card(plan, notes)), (CROISSANT, croissant(plan, notes))):
         files[name] = out.create(name, content, again=True)[1]

@@ -13,7 +13,7 @@ from datagen.contracts import Format, Rows
 from datagen.errors import ArtefactError, OutputError
 from datagen.places import Place
 from datagen.progress import Progress
-from datagen.reading.manifest import MANIFEST, ShardSet, open_set
+from datagen.reading.manifest import MANIFEST, ShardSet, open_set, set_id
 from datagen.reading.verify import whole
 from datagen.records import ShardNote, ShardTask
 from datagen.synthesis import commit
@@ -34,7 +34,7 @@ def export(shards: str | Path, out: str | Path, *, format: str, progress: Progre
         progress: where to say what is going on; None is quiet.
 
     Returns:
-        out, images, shards, bytes, seconds, continued, finished, format, production.
+        out, images, shards, bytes, seconds, continued, finished, format, production, id.
 
     Raises:
         UsageError: the format is unknown, or the folder was begun with another.
@@ -88,6 +88,7 @@ def _export(found: ShardSet, out: Place, writer: Format, plan: dict[str, Any], p
         "finished": finished,
         "format": plan["format"],
         "production": manifest["production"],
+        "id": set_id(out),
     }
 
 

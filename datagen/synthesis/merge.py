@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from datagen import seeds, storage
+from datagen import holding, seeds, storage
 from datagen.errors import InputError, OutputError, nearest
 from datagen.formats import encode
 from datagen.formats.names import key
@@ -64,7 +64,7 @@ def merge(shards: str | Path, real: str | Path, out: str | Path, *, progress: Pr
     key_of = seeds.digest("merge", str(production), str(Path(real).resolve()), *names).hex()[:16]
     begun = target.absolute().parent / f".{target.name}.{key_of}.merging"
     storage.make_folder(begun)
-    with storage.lock(begun), progress.stage("images", len(known.labels) + len(made.labels), 0):
+    with holding.lock(begun), progress.stage("images", len(known.labels) + len(made.labels), 0):
         for name in known.classes:
             storage.make_folder(begun / name)
         storage.create_all(begun, zip(names, _contents(known, made, progress), strict=True))

@@ -15,6 +15,7 @@ from datagen import machine, registry, seeds
 from datagen.errors import SafetyError, UsageError
 from datagen.records import Recipe
 from datagen.synthesis import generator
+from datagen.synthesis.heartbeat import beat
 from datagen.synthesis.plan import TILE
 
 RULE = "rule:"
@@ -204,6 +205,7 @@ class GeneratorPainter:
                 lacking = np.flatnonzero(found.worth < least)
                 if not len(lacking):
                     break
+                beat(0)
                 others = self._computed(name, first + lacking, attempt)
                 tried[lacking] += 1
                 copies[lacking] += others.worth < 0

@@ -16,9 +16,9 @@ from datagen.errors import DatagenError, OutputError
 from datagen.formats import encode
 from datagen.places import Place
 from datagen.progress import Progress, span
-from datagen.reading.manifest import MANIFEST
+from datagen.reading.manifest import MANIFEST, set_id
 from datagen.records import SCHEMA, Recipe, ShardNote, ShardTask
-from datagen.synthesis import acceptance, again, commit, forecast, hold, quota, verdict
+from datagen.synthesis import acceptance, again, commit, forecast, quota, sharing, verdict
 from datagen.synthesis.heartbeat import listening
 from datagen.synthesis.painter import RULE, Origin, look, production
 from datagen.synthesis.plan import TILE, Plan, shard_size
@@ -111,7 +111,8 @@ def synthesize(
 
     Returns:
         out, classes, images, shards, bytes, seconds, images_per_second, continued, finished (there was nothing left to do),
-        format, production; with `dry_run` what would be made.
+        format, production, id (SHA-256 of the manifest, by which `describe --verify --expect` knows the set again); with `dry_run` what
+        would be made.
 
     Raises:
         UsageError: a setting is wrong, missing, or contradicts what the folder was begun with.
@@ -130,7 +131,7 @@ def synthesize(
     commit.refuse_strangers(order.out)
     if dry_run:
         return _planned(order)
-    with hold.held(order.out, order.written(), order.rank) as begun:
+    with sharing.held(order.out, order.written(), order.rank) as begun:
         progress.folder = order.out.folder if order.rank[0] == 0 else None
         try:
             value = _produce(order, progress, begun)
@@ -223,11 +224,11 @@ def _produce(order: Order, progress: Progress, begun: bool) -> dict[str, Any]:
     if lacking := order.plan.shards - len(notes):
         progress.say(f"the {len(share):,} shards of this rank are there; {lacking:,} of other ranks are not yet, and the last rank to end completes the set")
         return {**summary, "complete": False}
-    with hold.finishing(order.out, order.rank):
+    with sharing.finishing(order.out, order.rank):
         commit.finish(order.out, order.written(), list(notes.values()))
     if whole:
         progress.say(f"finished already: {order.plan.images:,} images in {order.plan.shards:,} shards in {order.out}; nothing was done")
-    return {**summary, "complete": True}
+    return {**summary, "complete": True, "id": set_id(order.out)}
 
 
 def _made(order: Order, maker: ShardMaker, missing: list[ShardTask], progress: Progress, there: int) -> list[ShardNote]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from datagen import machine, ranks, registry, storage
+from datagen import holding, machine, ranks, registry, storage
 from datagen import recipe as recipes
 from datagen.contracts import State
 from datagen.errors import ArtefactError, InputError, OutputError, Stopped, UsageError
@@ -66,7 +66,7 @@ def fit(source: str | Path, out: str | Path | None = None, recipe: Recipe | None
 def _lead(source: str | Path, out: Path, recipe: Recipe, progress: Progress, *, stop: Callable[[], bool], begun: float) -> Fitted:
     """Fit, alone or as the first of several processes: the one that plans, writes and speaks."""
     storage.make_folder(out)
-    with storage.lock(out):
+    with holding.lock(out):
         progress.folder = out
         asked = _asked(recipe)
         known = _known(out, asked)

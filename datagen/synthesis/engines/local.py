@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -23,12 +24,14 @@ from datagen.synthesis.heartbeat import beat, listening
 DEATHS = 3
 PATIENCE = 0.2
 """seconds between two looks at whether to stop"""
+LATE, FIRST, TIMES = 60.0, 600.0, 10
+"""seconds of silence after which a worker hangs; the same while it opens its generator or commits a shard; times the slowest tile, if that is more"""
 BOOT = "import sys; sys.path[:] = {path!r}; from datagen.synthesis.engines.local import serve; serve()"
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 class Local:
-    """Worker processes that take shards one after the other; a shard whose worker dies is given to another one."""
+    """Worker processes that take shards one after the other; a shard whose worker dies or hangs is given to another one."""
 
     def rank(self) -> tuple[int, int]:
         """Return (0, 1): the folder is this process's alone."""
@@ -43,7 +46,7 @@ class Local:
             recipe: its `workers` says how many, as many as processors where it is None.
 
         Raises:
-            ResourceError: three workers died at the same task.
+            ResourceError: three workers died or hung at the same task.
             DatagenError: what `make` raised.
         """
         count = min(recipe.workers or machine.processors(), len(tasks))
@@ -57,13 +60,15 @@ class Local:
 
 @dataclass
 class Worker:
-    """One process: its pipes, the task it is at, and the images it has done of it."""
+    """One process: its pipes, the task it is at, the images it has done of it, and when it was heard: how often, and how many seconds ago."""
 
     process: subprocess.Popen[bytes]
     inbox: Connection
     outbox: Connection
     task: ShardTask | None = None
     done: int = 0
+    heard: int = 0
+    silent: float = 0.0
 
     def close(self) -> None:
         """End the process, whatever it is doing, and wait for it."""
@@ -81,6 +86,7 @@ class Crew:
         self.workers: list[Worker] = []
         self.begun = 0
         self.deaths: Counter[int] = Counter()
+        self.slowest = 0.0
 
     def __enter__(self) -> Crew:
         return self
@@ -92,11 +98,13 @@ class Crew:
     def run(self, tasks: Sequence[ShardTask]) -> Iterator[Any]:
         """Yield the result of each task as it comes; raises as `Local.run`."""
         waiting = deque(tasks)
-        left = len(waiting)
+        left, looked = len(waiting), time.monotonic()
         while left:
             self._assign(waiting)
             ready = wait([worker.inbox for worker in self.workers if worker.task], timeout=PATIENCE)
             beat(0)
+            passed, looked = min(time.monotonic() - looked, 5 * PATIENCE), time.monotonic()
+            waiting.extendleft(self._late(passed))
             for worker in [worker for worker in self.workers if worker.inbox in ready]:
                 try:
                     kind, value = worker.inbox.recv()
@@ -104,7 +112,7 @@ class Crew:
                     waiting.appendleft(self._buried(worker))
                     continue
                 if kind == "done":
-                    worker.task, worker.done = None, 0
+                    worker.task, worker.done, worker.silent = None, 0, 0.0
                     left -= 1
                     yield value
                 else:
@@ -122,17 +130,32 @@ class Crew:
                 except OSError:
                     continue
 
+    def _late(self, passed: float) -> list[ShardTask]:
+        """Count seconds in which this process ran itself, so that a pause of all is nobody's silence; returns the tasks of workers that hang."""
+        hanging = []
+        for worker in [worker for worker in self.workers if worker.task]:
+            worker.silent += passed
+            if worker.silent > self._limit(worker) and not worker.inbox.poll():
+                hanging.append(self._buried(worker, f"hung for {worker.silent:,.0f} s"))
+        return hanging
+
+    def _limit(self, worker: Worker) -> float:
+        assert worker.task is not None
+        computing = worker.heard and worker.done < sum(wanted for _, _, wanted in worker.task.tiles)
+        return max(LATE if computing else FIRST, TIMES * self.slowest)
+
     def _heard(self, worker: Worker, kind: str, value: Any) -> None:
         if kind == "beat":
-            worker.done += value
+            self.slowest = max(self.slowest, worker.silent if worker.heard else 0.0)
+            worker.done, worker.silent, worker.heard = worker.done + value, 0.0, worker.heard + 1
             beat(value)
         elif kind == "error":
             raise value
         else:
             raise RuntimeError(f"a worker failed:\n{value}")
 
-    def _buried(self, worker: Worker) -> ShardTask:
-        """Take a dead worker out; returns its task, which goes to another one."""
+    def _buried(self, worker: Worker, how: str = "") -> ShardTask:
+        """Take a worker out that is dead, or is to be; returns its task, which goes to another one."""
         task = worker.task
         assert task is not None
         worker.close()
@@ -140,9 +163,8 @@ class Crew:
         beat(-worker.done)
         self.deaths[task.id] += 1
         if self.deaths[task.id] >= DEATHS:
-            code = worker.process.returncode
             raise ResourceError(
-                f"{DEATHS} workers died at this shard (the last one with status {code})",
+                f"{DEATHS} workers died at this shard (the last one {how or f'with status {worker.process.returncode}'})",
                 where=task.file,
                 hint="often the memory is full: give fewer --workers or a smaller --shard-images",
             )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from datagen import storage
+from datagen import holding, storage
 from datagen.places import Place
 from datagen.reading.manifest import DATA, NOTES, SIDE
 from datagen.synthesis import commit
@@ -46,16 +46,16 @@ def held(out: Place, plan: Mapping[str, Any], rank: tuple[int, int]) -> Iterator
         return
     storage.make_folder(folder)
     with contextlib.ExitStack() as working:
-        with storage.lock(folder, wait=WAIT):
+        with holding.lock(folder, wait=WAIT):
             begun = commit.claim(out, plan)
-            working.enter_context(storage.lock(folder / SIDE, LOCK.format(rank[0])))
+            working.enter_context(holding.lock(folder / SIDE, LOCK.format(rank[0])))
         yield begun
 
 
 def _refuse_ranks(side: Path) -> None:
     """Raise OutputError where a rank holds its number."""
     for path in sorted(side.glob(LOCK.replace("{:05d}", "*"))):
-        with storage.lock(side, path.name):
+        with holding.lock(side, path.name):
             pass
 
 
@@ -65,7 +65,7 @@ def finishing(out: Place, rank: tuple[int, int]) -> Iterator[None]:
     if rank[1] == 1 or out.folder is None:
         yield
         return
-    with storage.lock(out.folder, wait=WAIT):
+    with holding.lock(out.folder, wait=WAIT):
         for inner in (DATA, NOTES):
             storage.sweep(out.folder / inner)
         yield
