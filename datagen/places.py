@@ -122,9 +122,7 @@ class Folder:
     def begin(self, folder: str) -> None:
         """Make an inner folder and sync every folder above it that may be read."""
         inner = storage.make_folder(self.root / folder)
-        device = self.root.stat().st_dev
-        above = [folder for folder in self.root.absolute().parents if folder.stat().st_dev == device]
-        for each in (*above, *reversed([parent for parent in inner.parents if self.root == parent or self.root in parent.parents])):
+        for each in (*_above(self.root), *reversed([parent for parent in inner.parents if self.root == parent or self.root in parent.parents])):
             if os.access(each, os.R_OK):
                 storage.sync_folder(each)
 
@@ -151,6 +149,12 @@ class Folder:
     def free(self) -> tuple[int, int]:
         """Return the free bytes and inodes of its disk."""
         return storage.free_bytes(self.root)
+
+
+def _above(folder: Path) -> list[Path]:
+    """Return the folders above one on the same disk, any of which a killed run of the same command may have made."""
+    device = folder.stat().st_dev
+    return [each for each in folder.absolute().parents if each.stat().st_dev == device]
 
 
 def is_url(path: str | Path) -> bool:

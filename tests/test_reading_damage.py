@@ -15,7 +15,7 @@ import pytest
 import synthetic
 
 import datagen
-from datagen import registry, storage
+from datagen import places, registry, storage
 from datagen.cli.app import run
 from datagen.contracts import Rows
 from datagen.errors import ArtefactError, OutputError, UsageError
@@ -205,12 +205,13 @@ def forged(source: Path, out: Path, change: Change = lambda rows: rows, plan: Ma
     told = storage.read_sealed(source / ".datagen/plan.json") | dict(plan or {})
     format = registry.load("formats", told["format"])()
     storage.make_folder(out)
-    commit.claim(out, told)
+    place = places.Folder(out)
+    commit.claim(place, told)
     notes = []
     for note in found.notes:
         (rows,) = found.format.read(source / note.file)
-        notes.append(commit.commit(out, format, ShardTask(note.id, note.file, ()), change(dataclasses.replace(rows, classes=tuple(told["classes"])))))
-    commit.finish(out, told, notes)
+        notes.append(commit.commit(place, format, ShardTask(note.id, note.file, ()), change(dataclasses.replace(rows, classes=tuple(told["classes"])))))
+    commit.finish(place, told, notes)
 
 
 def taken(rows: Rows, places: list[int]) -> Rows:

@@ -13,7 +13,7 @@ import pytest
 from dying import Dying
 from sweeps import KILL, Fault, Late, Sweep, Unsynced, hooked, small
 
-from datagen import holding, storage
+from datagen import holding, places, storage
 from datagen.errors import DatagenError, OutputError, ResourceError
 from datagen.reading import verify
 from datagen.reading.manifest import MANIFEST
@@ -179,7 +179,7 @@ def no_fsync_of_what_a_killed_run_left(patch: Patch) -> None:
 
     def finish(out: Path, *given: Any) -> Any:
         with Patch.context() as inner:
-            inner.setattr(commit, "storage", Without(sync_folder=lambda path: None))
+            inner.setattr(places, "storage", Without(sync_folder=lambda path: None))
             return whole(out, *given)
 
     patch.setattr(commit, "finish", finish)
@@ -195,7 +195,7 @@ class Without:
 def no_fsync_of_new_folders_above(patch: Patch) -> None:
     whole = storage.make_folder
     patch.setattr(storage, "make_folder", lambda path, durable=True: whole(path, durable=False))
-    patch.setattr(commit, "_above", lambda out: [out.parent])
+    patch.setattr(places, "_above", lambda folder: [folder.parent])
 
 
 def no_temporary_name(patch: Patch) -> None:
@@ -251,14 +251,14 @@ def manifest_before_the_rest(patch: Patch) -> None:
             return 0, storage.hashlib.sha256(content).hexdigest()
 
         with Patch.context() as inner:
-            inner.setattr(commit, "storage", Without(create=create))
+            inner.setattr(places, "storage", Without(create=create))
             return whole(out, *given)
 
     patch.setattr(commit, "finish", finish)
 
 
 def no_hash_check_when_continuing(patch: Patch) -> None:
-    patch.setattr(commit, "damage", lambda out, format, note: [] if (out / note.file).exists() else ["missing"])
+    patch.setattr(commit, "damage", lambda out, format, note: [] if (out.folder / note.file).exists() else ["missing"])
 
 
 def no_hash_check_of_what_is_there(patch: Patch) -> None:
@@ -266,7 +266,7 @@ def no_hash_check_of_what_is_there(patch: Patch) -> None:
 
 
 def no_hash_check_in_verify(patch: Patch) -> None:
-    patch.setattr(verify, "_differs", lambda path, sha256: "" if path.is_file() else "is missing")
+    patch.setattr(verify, "_differs", lambda path, sha256, root: "" if path.is_file() else "is missing")
 
 
 def no_sweep(patch: Patch) -> None:
@@ -275,7 +275,7 @@ def no_sweep(patch: Patch) -> None:
 
 def no_lock(patch: Patch) -> None:
     @contextlib.contextmanager
-    def lock(folder: Path) -> Iterator[None]:
+    def lock(folder: Path, name: str = ".lock", *, wait: float = 0.0) -> Iterator[None]:
         yield
 
     patch.setattr(holding, "lock", lock)
@@ -311,7 +311,7 @@ def fsync_given_up(patch: Patch) -> None:
         with contextlib.suppress(OSError) if operation == "fsync" else contextlib.nullcontext():
             whole(operation, path)
 
-    patch.setattr(storage, "_before", before)
+    patch.setattr(storage, "before", before)
 
 
 def errors_are_believed(patch: Patch) -> None:
