@@ -104,25 +104,27 @@ def plain(run: Path, folder: Path, count: int) -> float:
 
 
 def measured(asked: argparse.Namespace, folder: Path) -> Iterator[Row]:
-    """Give the rows of the table for every size, the middle one of three turns; the whole verb's rates include its start-up."""
+    """Give the rows of the table for every size, the middle one of the turns; the whole verb's rates include its start-up.
+
+    Sampling is all that makes a tile: noise, generator, and the filter's confidence. The plain loop has neither confidence nor labels.
+    """
     workers = machine.processors()
     for side, mode in SIDES.items():
         home = folder / str(side)
         run = fitted(home, side, mode)
         settings = recipe.gather(None, [], device="cpu")
         maker = maker_of(run, settings)
-        each = asked.images // len(maker.plan.classes)
         turns: list[dict[str, float]] = []
         for turn in range(asked.turns):
+            rates = {what: alone(maker, what, workers, asked.tiles) for what in ("sampling", "encoding")}
+            bound = 1 / sum(1 / rate for rate in rates.values())
+            each = int(bound * asked.seconds / len(maker.plan.classes))
             works: dict[str, Callable[[], float]] = {
-                "sampling alone": partial(alone, maker, "sampling", workers, asked.tiles),
-                "encoding alone": partial(alone, maker, "encoding", workers, asked.tiles),
                 "whole": partial(verb, run, home / f"open{turn}", per_class=each, **OPEN),
-                "whole, filters on": partial(verb, run, home / f"filtered{turn}", per_class=max(LEAST, each // 4)),
-                "plain loop": partial(plain, run, home / f"plain{turn}", max(LEAST, asked.images // 50)),
+                "whole, filters on": partial(verb, run, home / f"filtered{turn}", per_class=max(LEAST, each // 2)),
+                "plain loop": partial(plain, run, home / f"plain{turn}", max(LEAST, int(bound))),
             }
-            turns.append({name: work() for name, work in works.items()})
-            turns[-1]["bound"] = 1 / (1 / turns[-1]["sampling alone"] + 1 / turns[-1]["encoding alone"])
+            turns.append({f"{what} alone": rate for what, rate in rates.items()} | {"bound": bound} | {name: work() for name, work in works.items()})
         rates = {name: statistics.median(each[name] for each in turns) for name in turns[0]}
         for name in ("sampling alone", "encoding alone", "whole", "whole, filters on", "plain loop"):
             yield f"{name}, {side} px", rates[name], rates["bound"]

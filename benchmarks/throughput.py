@@ -136,6 +136,7 @@ def main() -> None:
     parser.add_argument("what", choices=["fit", "synthesize", "read", "all"], nargs="*", default="all", help="what to measure (default all three)")
     parser.add_argument("--images", type=int, default=6000, help="images of each measurement (default 6000)")
     parser.add_argument("--turns", type=int, default=3, help="turns of synthesize, of which the middle one counts (default 3)")
+    parser.add_argument("--seconds", type=float, default=30.0, help="about how long the whole verb runs in a turn of synthesize (default 30)")
     parser.add_argument("--tiles", type=int, default=40, help="tiles of 64 images of sampling and encoding alone, a worker (default 40)")
     parser.add_argument("--size", type=int, default=32, help="side of the images of fit in pixels (default 32)")
     parser.add_argument("--threads", type=int, default=machine.processors(), help="compute threads of fit (default all processors)")

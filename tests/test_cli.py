@@ -131,8 +131,10 @@ BAD_TEXT = {
     "augment": ["flip", "translate,", ",", "cutout;colour", "nonee"],
     "family": ["gna", "GAN", "", "dc-gan", "gan2"],
     "format": ["zip", "Parquet", "", "tar", "pq"],
+    "engine": ["rays", "Local", "", "slurm", "torchrun"],
 }
 FREE_TEXT = {
+    "report",
     "quota",
     "balance_with",
     "classes",
@@ -161,7 +163,7 @@ def test_every_setting_refuses_five_bad_values_at_once(capsys: Captured) -> None
     """Row C1."""
     begun = time.monotonic()
     for key in set(Recipe().settings()) - FREE_TEXT:
-        verb = "synthesize" if key == "format" else "fit"
+        verb = "synthesize" if key in {"format", "engine"} else "fit"
         for value in bad_values(key):
             if (key, value) == ("family", "none.py:Mine/x"):
                 continue

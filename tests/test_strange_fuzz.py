@@ -23,6 +23,7 @@ from test_strange_outputs import forget, peak
 
 from datagen.colour import BROKEN
 from datagen.errors import ArtefactError, DatagenError, InputError
+from datagen.formats import encode
 from datagen.reading import shards
 from datagen.records import Recipe
 from datagen.sources.decode import Decoded, decode
@@ -170,7 +171,7 @@ def check(data: bytes) -> bool:
             kept = without_tail(data)
             assert len(kept) == len(data) or np.array_equal(decode(kept, max_pixels=CAP).pixels, found.pixels), "a tail holds nothing of the image"
     with alarm(), suppress(ArtefactError), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shards, "LARGEST", CAP)
+        patch.setattr(encode, "PIXELS", CAP)
         assert shards.picture(data, "x").mode in {"L", "RGB"}
     return found is not None
 

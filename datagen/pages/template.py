@@ -17,7 +17,7 @@ STYLE = Path(__file__).parent / "style.css"
 
 
 def bare(path: str) -> str:
-    """Return a path without its folders: FILE.py:Class of /home/me/FILE.py:Class."""
+    """Return a path without its folders: FILE.py:Class of FOLDER/FILE.py:Class."""
     return path.rpartition("/")[2]
 
 

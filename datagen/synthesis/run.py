@@ -143,15 +143,15 @@ def synthesize(
 
 
 def _order(run: str, out: Place, recipe: Recipe, progress: Progress) -> Order:
+    recipe = recipe.planned(engine="ranks" if ranks.count() > 1 else "local")
     format: Format = registry.load("formats", recipe.format)()
+    engine: Engine = registry.load("engines", recipe.engine)()
     commit.refuse_many(out, format)
     origin = look(run, recipe)
     explicit = recipe.origins.get("shard_images", "default") not in {"default", "plan"}
     counts = quota.counts(recipe, origin.classes, origin.real, progress)
     plan = Plan(origin.classes, counts, recipe.seed, shard_size(recipe.shard_images, origin.shape, explicit))
     most = machine.processors() if origin.device == "cpu" else min(GPU_WORKERS, machine.processors())
-    recipe = recipe.planned(engine="ranks" if ranks.count() > 1 else "local")
-    engine: Engine = registry.load("engines", recipe.engine)()
     return Order(out, origin, plan, recipe.planned(workers=max(1, min(most, plan.shards))), format, engine, engine.rank())
 
 
