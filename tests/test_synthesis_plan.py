@@ -71,7 +71,11 @@ def test_the_order_follows_from_the_seed_and_mixes_classes() -> None:
 
 
 def test_large_images_make_smaller_shards_unless_asked_for() -> None:
-    assert shard_size(10_000, (3, 32, 32), explicit=False) == 10_000
-    assert shard_size(10_000, (3, 256, 256), explicit=False) == 1365
-    assert shard_size(10_000, (3, 1024, 1024), explicit=False) == 85
-    assert shard_size(10_000, (3, 256, 256), explicit=True) == 10_000
+    assert shard_size(10_000, (3, 32, 32), explicit=False, images=10**6) == 10_000
+    assert shard_size(10_000, (3, 256, 256), explicit=False, images=10**6) == 1365
+    assert shard_size(10_000, (3, 1024, 1024), explicit=False, images=10**6) == 85
+    assert shard_size(10_000, (3, 256, 256), explicit=True, images=10**6) == 10_000
+
+
+def test_small_orders_have_work_for_several_workers_too() -> None:
+    assert [shard_size(10_000, (3, 32, 32), explicit=False, images=n) for n in (500, 5_000, 50_000, 160_000)] == [1024, 1024, 3125, 10_000]

@@ -14,6 +14,8 @@ from datagen.records import ShardTask
 
 TILE = 64
 """consecutive indices of one class that are computed together"""
+SHARDS, SHARD_LEAST = 16, 1024
+"""shards that an order has at least where they were not asked for, and images that each of them has at least"""
 SHARD_PIXELS = 1 << 28
 """bytes of pixels a shard holds at most where the number of images was not asked for"""
 
@@ -66,6 +68,15 @@ class Plan:
         return seeds.stream("rows", self.seed, id, self.shards).permutation(count)
 
 
-def shard_size(asked: int, shape: Sequence[int], explicit: bool) -> int:
-    """Return images a shard: what was asked for explicitly, else as few as fit in 256 MB of pixels of (C, H, W)."""
-    return asked if explicit else max(TILE, min(asked, SHARD_PIXELS // int(np.prod(shape))))
+def shard_size(asked: int, shape: Sequence[int], explicit: bool, images: int) -> int:
+    """Return images a shard: what was asked for explicitly; else enough shards for many workers, and none above 256 MB of pixels.
+
+    Args:
+        asked: images a shard.
+        shape: channels, height, width in pixels.
+        explicit: whether that was asked for by name.
+        images: of the whole order.
+    """
+    if explicit:
+        return asked
+    return max(TILE, min(asked, SHARD_PIXELS // int(np.prod(shape)), max(SHARD_LEAST, -(-images // SHARDS))))

@@ -150,7 +150,7 @@ def _order(run: str, out: Place, recipe: Recipe, progress: Progress) -> Order:
     origin = look(run, recipe)
     explicit = recipe.origins.get("shard_images", "default") not in {"default", "plan"}
     counts = quota.counts(recipe, origin.classes, origin.real, progress)
-    plan = Plan(origin.classes, counts, recipe.seed, shard_size(recipe.shard_images, origin.shape, explicit))
+    plan = Plan(origin.classes, counts, recipe.seed, shard_size(recipe.shard_images, origin.shape, explicit, sum(counts)))
     most = machine.processors() if origin.device == "cpu" else min(GPU_WORKERS, machine.processors())
     return Order(out, origin, plan, recipe.planned(workers=max(1, min(most, plan.shards))), format, engine, engine.rank())
 
