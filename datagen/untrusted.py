@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -32,19 +33,21 @@ def opened(path: str | Path, root: str | Path | None = None) -> BufferedReader:
     Raises:
         ArtefactError: it is missing, a link, a folder, a device or a pipe, or cannot be read.
     """
-    place = Path(path)
+    place = os.fspath(path)
+    folder, top = os.path.dirname(place), None if root is None else os.fspath(root)
     try:
-        for folder in place.parents if root is not None else ():
-            if folder == Path(root or ""):
-                break
-            if folder.is_symlink():
+        while top is not None and folder not in {top, "", os.sep}:
+            if os.path.islink(folder):
                 raise ArtefactError("is a link", where=folder, hint="put the folder itself there")
-        if place.is_symlink():
-            raise ArtefactError("is a link", where=place, hint="put the file itself there")
+            folder = os.path.dirname(folder)
+        if not hasattr(os, "O_NOFOLLOW") and os.path.islink(place):
+            raise OSError(errno.ELOOP, "is a link")
         handle = os.open(place, _FLAGS)
     except FileNotFoundError as error:
         raise ArtefactError("is missing", where=place, hint="is this the right folder? copy the whole of it") from error
     except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) == errno.ELOOP:
+            raise ArtefactError("is a link", where=place, hint="put the file itself there") from error
         raise ArtefactError(getattr(error, "strerror", None) or "has a name that no file has", where=place) from error
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -113,6 +114,18 @@ def test_the_worked_examples_run(
         monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", shapes / "cache")
     exec(compile(code, name, "exec"), {"__name__": name})
     assert re.fullmatch(printed, capsys.readouterr().out.strip())
+
+
+def test_the_recall_of_each_class_is_printed_as_the_readme_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from datagen.evaluation.report import schema
+
+    assert {"arms.*.per_class.class", "arms.*.per_class.recall"} <= set(schema.KEYS)
+    arms = {name: {"per_class": [{"class": "dent", "recall": recall}]} for name, recall in (("real", 0.5), ("both", 0.75))}
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "report.json").write_text(json.dumps({"arms": arms}))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(readme.block(TEXT, "<!-- example rare classes -->"), "rare", "exec"), {})
+    assert capsys.readouterr().out == "    dent  0.50 -> 0.75\n"
 
 
 def test_the_public_names_are_pinned() -> None:
