@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--write", metavar="FILE.md", help="write the table to a file, too")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
-    lines = [f"{asked.images:,} images each, Python {platform.python_version()}, {os.cpu_count()} processors.", ""]
+    lines = [f"Python {platform.python_version()}, {os.cpu_count()} processors.", ""]
     lines += ["| what | images/s | beside | ratio |", "| --- | --- | --- | --- |"]
     print("\n".join(lines))
     for name in ["fit", "synthesize", "read"] if "all" in asked.what else asked.what:
