@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+import datagen
 from datagen import seeds, storage
 from datagen.errors import InputError, OutputError, SafetyError, UsageError
 from datagen.evaluation import arms, experiment, plan
@@ -159,6 +160,21 @@ def test_classes_are_matched_by_name(folders: dict[str, Path], tmp_path: Path) -
     shutil.rmtree(folders["synthetic"] / "klass1")
     with pytest.raises(InputError, match="not among the synthetic images: 'class1'"):
         call(folders, tmp_path / "r2")
+
+
+def test_a_set_that_tops_up_rare_classes_has_none_of_the_largest(folders: dict[str, Path], tmp_path: Path, make_folder: Make) -> None:
+    datagen.synthesize("rule:shapes", tmp_path / "shards", quota=str(_quota(tmp_path)), format="folder", mark=False)
+    real = make_folder("shown", classes=list(datagen.ShardDataset(tmp_path / "shards").classes), each=14, size=(32, 32))
+    test = make_folder("unseen", classes=list(datagen.ShardDataset(tmp_path / "shards").classes), each=6, size=(32, 32), seed=1)
+    found = call(folders, tmp_path / "r", [tmp_path / "shards"], real=real, test=test)
+    assert found["verdict"]["sentence"] and found["data"]["synthetic"]["shards"]["counts"]["circle"] == 0
+
+
+def _quota(folder: Path) -> Path:
+    """Write a quota with none of one class."""
+    path = folder / "quota.json"
+    path.write_text(json.dumps({"circle": 0, "cross": 8, "diamond": 8, "ring": 8, "square": 8, "triangle": 8}))
+    return path
 
 
 def test_a_test_class_nobody_trains_on_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -134,7 +134,9 @@ def gather(asked: Asked, recipe: Recipe, *, progress: Progress, report: Path | N
         raise InputError("the images changed since the run was fitted", where=source, hint="restore them, or give --real and --test")
     parts = split.split(dataset, holdout=reading.holdout, key=stored["key"] if stored else seeds.digest(recipe.seed, "holdout").hex())
     for name, loaded in made.items():
-        _match(dataset, parts, loaded, asked.named()[name], some=recipe.focus is not None)
+        lacking = _match(dataset, parts, loaded, asked.named()[name], some=recipe.focus is not None)
+        if lacking and recipe.focus is None:
+            progress.warn(f"{name} has no images of {_shown(lacking)}; a recogniser trained on it alone cannot know them")
     pixels = cache.pixels(dataset, (channels, height, width), reading, progress=progress)
     rows = np.sort(np.concatenate([parts.train, parts.select]))
     real, unseen = _part(dataset, pixels, rows), _part(dataset, pixels, parts.test)
@@ -218,19 +220,28 @@ def _where(asked: Asked, recipe: Recipe) -> tuple[str, str | None, Recipe, dict[
         raise InputError("does not say which images the run was fitted to", where=Path(asked.run) / "data.json", hint="give --real and --test") from error
 
 
-def _match(dataset: Dataset, parts: split.Split, loaded: Loaded, path: str, *, some: bool) -> None:
-    """Refuse class names that differ between real and synthetic images, classes without images, and a missing test; `some` lets a set lack classes."""
+def _match(dataset: Dataset, parts: split.Split, loaded: Loaded, path: str, *, some: bool) -> set[str]:
+    """Refuse class names that differ between real and synthetic images, and a missing test; `some` lets a set not name every class.
+
+    Returns:
+        classes of the real images that the set has no image of, as one that tops up the rare ones.
+    """
     if not len(parts.test):
         raise UsageError("there are no unseen real images to test on", where="--test", hint="give --test FOLDER, or a --holdout above 0")
     seen = {dataset.classes[i] for i in np.unique(dataset.labels[~dataset.test])}
     made = {loaded.classes[i] for i in np.unique(loaded.labels)}
-    for name, missing in {"the real training images": made - seen, "the synthetic images": set() if some else seen - made}.items():
+    unnamed = set() if some else seen - set(loaded.classes)
+    for name, missing in {"the real training images": made - seen, "the synthetic images": unnamed}.items():
         if missing:
-            shown = ", ".join(map(repr, sorted(missing)[:5])) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-            raise InputError(f"classes that are not among {name}: {shown}", where=path, hint="classes are matched by name; rename the folders")
+            raise InputError(f"classes that are not among {name}: {_shown(missing)}", where=path, hint="classes are matched by name; rename the folders")
     if set(dataset.classes) != seen:
         extra = sorted(set(dataset.classes) - seen)
         raise InputError(f"classes without training images: {', '.join(map(repr, extra[:5]))}", where=path, hint="remove them from the test images")
+    return seen - made
+
+
+def _shown(classes: set[str]) -> str:
+    return ", ".join(map(repr, sorted(classes)[:5])) + (f" and {len(classes) - 5} more" if len(classes) > 5 else "")
 
 
 def _part(dataset: Dataset, pixels: np.ndarray, rows: np.ndarray) -> Labelled:
