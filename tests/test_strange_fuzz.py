@@ -23,7 +23,6 @@ from test_strange_outputs import forget, peak
 
 from datagen.colour import BROKEN
 from datagen.errors import ArtefactError, DatagenError, InputError
-from datagen.formats import encode
 from datagen.reading import shards
 from datagen.records import Recipe
 from datagen.sources.decode import Decoded, decode
@@ -33,8 +32,8 @@ from datagen.sources.whole import without_tail
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "600"))
 """how long the slow tier goes on"""
 FAST = 400
-LONGEST, MOST_MEMORY, CAP = 10.0, 500 << 20, 24_000_000
-"""seconds and bytes that an image may take, and the cap of pixels: WebP takes most, 16 bytes a pixel within libwebp and Pillow"""
+LONGEST, MOST_MEMORY, CAP = 10.0, 500 << 20, Recipe().max_pixels
+"""seconds and bytes that an image may take, and the pixels that the tool takes unless told otherwise"""
 Mutation = Callable[[bytes, np.random.Generator], bytes]
 
 
@@ -170,8 +169,7 @@ def check(data: bytes) -> bool:
             assert found.pixels.ndim == 2 or found.pixels.shape[2] == 3
             kept = without_tail(data)
             assert len(kept) == len(data) or np.array_equal(decode(kept, max_pixels=CAP).pixels, found.pixels), "a tail holds nothing of the image"
-    with alarm(), suppress(ArtefactError), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encode, "PIXELS", CAP)
+    with alarm(), suppress(ArtefactError):
         assert shards.picture(data, "x").mode in {"L", "RGB"}
     return found is not None
 

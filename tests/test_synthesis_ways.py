@@ -183,7 +183,7 @@ def test_a_disk_that_is_full_at_any_byte(tmp_path: Path, format: str, monkeypatc
 MILLION = """
 import json, re, resource, sys
 from datagen.synthesis.run import synthesize
-value = synthesize(sys.argv[1], sys.argv[2], per_class=int(sys.argv[3]), shard_images=10_000, workers=2)
+value = synthesize(sys.argv[1], sys.argv[2], per_class=int(sys.argv[3]), workers=2)
 most = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
 told = {"parent": most, "workers": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024}
 print(json.dumps(value | told))

@@ -13,6 +13,7 @@ import numpy as np
 
 from datagen import untrusted
 from datagen.errors import ArtefactError
+from datagen.footprint import USUAL, footprint
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -136,11 +137,10 @@ def undecodable(where: object) -> Iterator[None]:
         raise ArtefactError("holds an image that cannot be decoded", where=where, hint=untrusted.VERIFY) from error
 
 
-def whole(image: Image) -> None:
-    """Decode all pixels of an opened image; ValueError before that where its header says more than 64 million."""
-    if image.width * image.height > PIXELS:
+def bearable(image: Image, content: bytes) -> None:
+    """Raise ValueError where decoding an opened image takes more memory than 64 million pixels do."""
+    if footprint(image, content) > PIXELS * USUAL:
         raise ValueError(f"{image.width} x {image.height} pixels")
-    image.load()
 
 
 def opened(content: bytes, where: object = "") -> Image:
@@ -149,7 +149,8 @@ def opened(content: bytes, where: object = "") -> Image:
 
     with undecodable(where):
         image = Image.open(io.BytesIO(content), formats=("PNG", "JPEG"))
-        whole(image)
+        bearable(image, content)
+        image.load()
         return image if image.mode in {"L", "RGB"} else image.convert("RGB")
 
 

@@ -16,7 +16,7 @@ from datagen.errors import ArtefactError
 from datagen.formats import columns, names
 
 GROUP_BYTES = 100_000_000
-GROUP_ROWS = 100_000
+GROUP_ROWS = 1024
 READ_ROWS = 1024
 LARGEST_GROUP = 4 * GROUP_BYTES
 
@@ -36,7 +36,7 @@ def writer(file: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
 
 
 def groups(sizes: list[int]) -> Iterator[tuple[int, int]]:
-    """Yield (first, end) of row groups of at most 100 MB of images; one row at least each."""
+    """Yield (first, end) of row groups of at most 1,024 rows and 100 MB of images; one row at least each."""
     first = total = 0
     for row, size in enumerate(sizes):
         if row > first and (total + size > GROUP_BYTES or row - first >= GROUP_ROWS):
@@ -85,7 +85,7 @@ class Parquet:
         return iter(())
 
     def write(self, file: BinaryIO, rows: Rows) -> None:
-        """Write the rows as one file, row groups of at most 100 MB."""
+        """Write the rows as one file, row groups of at most 1,024 images and 100 MB."""
         schema = columns.schema(rows.classes, rows.suffix, [("image", columns.IMAGE)], image=True)
         paths = [f"{names.key(label, index)}.{rows.suffix}" for label, index in zip(rows.labels.tolist(), rows.indices.tolist(), strict=True)]
         plain = columns.arrays(rows)

@@ -37,8 +37,7 @@ def picture(content: bytes, where: object) -> Image.Image:
     """Return an image file upright, as mode L or RGB in sRGB, on white where it is transparent; ArtefactError where it cannot be decoded."""
     try:
         image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
-        if image.width * image.height > encode.PIXELS:
-            raise ValueError("too large")
+        encode.bearable(image, content)
         image = colour.load(image)
         if image.mode in {"L", "RGB"} and _plain(image):
             return image

@@ -18,12 +18,13 @@ from PIL import Image
 
 from datagen.colour import eight_bits, load
 from datagen.errors import InputError
+from datagen.footprint import USUAL, footprint
 from datagen.sources import trust
 from datagen.sources.whole import whole
 
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its words about damaged files go to stderr
 
-VERSION = 2
+VERSION = 3
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _MAGIC = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF....WEBP|BM|GIF8[79]a|II\*\0|MM\0\*|II\+\0|MM\0\+|P[1-7yfF]", re.DOTALL)
 _TURNED = {
@@ -36,7 +37,6 @@ _TURNED = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112
-_BYTES_A_PIXEL = 8
 _HEADROOM = 1 << 24
 _LARGE = 16_000_000
 _large = threading.Lock()
@@ -93,7 +93,7 @@ def decode(source: str | os.PathLike[str] | bytes, *, max_pixels: int) -> Decode
 
     Args:
         source: path, or the bytes of the file.
-        max_pixels: height x width in pixels above which the image is refused from its header.
+        max_pixels: height x width in pixels above which the image is refused from its header; WebP from 2/5 of it, JPEG of several scans 8/13.
 
     Returns:
         upright pixels (EXIF or XMP orientation applied), transparency laid on white, 16 bits cut to their upper 8, colours of
@@ -121,7 +121,7 @@ def read_file(path: str | os.PathLike[str], max_pixels: int) -> bytes:
                 raise InputError("is no regular file", hint="remove it")
             head = file.read(16)
             _check_head(head)
-            if before.st_size > max_pixels * _BYTES_A_PIXEL + _HEADROOM:
+            if before.st_size > max_pixels * USUAL + _HEADROOM:
                 raise InputError(f"is too large ({before.st_size:,} bytes)", hint="make it smaller, or raise --set max_pixels")
             data = head + file.readall()
             if len(data) != before.st_size or os.fstat(handle).st_mtime_ns != before.st_mtime_ns:
@@ -145,6 +145,9 @@ def _decode(data: bytes, max_pixels: int) -> Decoded:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise InputError(f"has {image.width:,} x {image.height:,} pixels, more than {max_pixels:,}", hint="make it smaller, or raise --set max_pixels")
+            if footprint(image, data) > max_pixels * USUAL:
+                what = f"has {image.width:,} x {image.height:,} pixels, and decoding this {image.format} takes too much memory"
+                raise InputError(what, hint="make it smaller, save it as PNG, or raise --set max_pixels")
             if not whole(data, image.format):
                 raise InputError("is cut short or damaged", hint=_DAMAGED)
             alone = _large if image.width * image.height > _LARGE else nullcontext()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 
-_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+from datagen.footprint import JPEG_MARKER
 
 
 def whole(data: bytes, kind: str | None) -> bool:
@@ -45,7 +44,7 @@ def _png_end(data: bytes) -> int | None:
 def _jpeg_end(data: bytes) -> int | None:
     """Return the place behind the end marker that follows a scan; None without one."""
     place, scanned = 2, False
-    while found := _MARKER.search(data, place):
+    while found := JPEG_MARKER.search(data, place):
         marker, place = found[1][0], found.end()
         if marker == 0xD9:
             return place if scanned else None
