@@ -1,4 +1,4 @@
-"""The report and run.html in a browser, narrow and wide, light and dark: nothing overflows, breaks, runs or is fetched."""
+"""The report, run.html and scan.html in a browser, narrow and wide, light and dark: nothing overflows, breaks, runs or is fetched."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from pathlib import Path
 import browser
 import made_report
 import made_run
+import numpy as np
 import pytest
+from PIL import Image
 
+import datagen
 from datagen.evaluation.report import page
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(browser.PROGRAM is None, reason="no chromium here")]
@@ -38,9 +41,25 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
     pages["run"] = made_run.page(folder / "run", "finished")
     pages["live"] = made_run.page(folder / "run", "training").replace('content="15"', 'content="900"')
+    pages["scan"] = scanned(folder)
     for name, html in pages.items():
         (folder / f"{name}.html").write_text(html, encoding="utf-8")
     return {name: folder / f"{name}.html" for name in pages}
+
+
+def scanned(folder: Path) -> str:
+    """Return the page on a folder of two classes with names of every kind, an image twice, a white one and a damaged one."""
+    rng = np.random.default_rng(0)
+    for i, name in enumerate(("<b>up", "x" * 200)):
+        (folder / "images" / name).mkdir(parents=True)
+        for k in range(12):
+            pixels = rng.integers(100 * i, 100 * i + 80, (16, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / "images" / name / f"{k:03d}.png")
+    Image.fromarray(pixels + np.uint8(1)).save(folder / "images" / name / "again.png")
+    Image.new("RGB", (16, 16), "white").save(folder / "images" / name / "<img src=x onerror=marked=1>.png")
+    (folder / "images" / name / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    datagen.describe(folder / "images", page=folder / "made.html")
+    return (folder / "made.html").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -49,14 +68,14 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Brows
         yield found
 
 
-@pytest.mark.parametrize("name", ["own", "shared", "hostile", "run", "live"])
+@pytest.mark.parametrize("name", ["own", "shared", "hostile", "run", "live", "scan"])
 @pytest.mark.parametrize("screen", SCREENS)
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_page_fits_and_is_quiet(chromium: browser.Browser, files: dict[str, Path], name: str, screen: str, dark: bool) -> None:
     width, height = SCREENS[screen]
     found = chromium.open(files[name], width, height, dark=dark)
     assert found["view"] == width and found["width"] <= width and not found["beyond"]
-    assert found["broken"] == 0 and found["images"] >= (3 if name in {"run", "live"} else 10)
+    assert found["broken"] == 0 and found["images"] >= (3 if name in {"run", "live", "scan"} else 10)
     assert found["errors"] == [] and found["fetched"] == [] and found["marked"] is None
     assert found["sentence"] < height and found["verdict"] < height
     paper, ink = (sum(map(int, found[key].removeprefix("rgb(").removesuffix(")").split(","))) for key in ("paper", "ink"))

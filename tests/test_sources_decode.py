@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from datagen.errors import InputError
+from datagen.errors import ArtefactError, InputError
+from datagen.reading.shards import picture
 from datagen.sources.decode import Unreadable, decode, to_shape
 
 CAP = 64_000_000
@@ -300,6 +301,18 @@ def test_warnings_of_the_caller_are_as_before() -> None:
     before = list(warnings.filters)
     refusal(bomb(9_500, 9_500), 10)
     assert warnings.filters == before
+
+
+def test_libtiff_says_nothing_by_itself(capfd: pytest.CaptureFixture[str]) -> None:
+    data = saved(made(20, 30), "TIFF", compression="tiff_deflate")
+    broken = data[:9] + bytes(8) + data[17:]
+    refusal(broken)
+    with pytest.raises(ArtefactError):
+        picture(broken, "x")
+    assert capfd.readouterr().err == ""
+    with pytest.raises(OSError):
+        Image.open(io.BytesIO(broken)).load()
+    assert "ZIPDecode" in capfd.readouterr().err, "afterwards it says what it likes"
 
 
 def test_same_size_is_identity() -> None:

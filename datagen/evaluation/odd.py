@@ -14,6 +14,7 @@ from datagen.pages import pictures, template
 from datagen.progress import Progress
 from datagen.recogniser import search, suspects
 from datagen.records import Dataset, Recipe
+from datagen.silence import silence
 from datagen.sources import cache, decode, origin
 from datagen.sources.shape import plan_shape
 
@@ -134,7 +135,7 @@ def _header(data: Dataset, row: int) -> tuple[str, int]:
     try:
         if origin.row_of(base, data.paths[row]) is not None:
             return "", 1
-        with decode.silence(), Image.open(f"{base}/{data.paths[row]}", formats=decode.FORMATS) as image:
+        with silence(), Image.open(f"{base}/{data.paths[row]}", formats=decode.FORMATS) as image:
             return image.mode, int(image.getexif().get(0x0112, 1))
     except (OSError, ValueError, SyntaxError, InputError, Image.DecompressionBombError):
         return "", 1

@@ -6,6 +6,7 @@ import io
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from datagen.reading.manifest import ShardSet, is_set, open_set
 from datagen.reading.remote import CACHE_BYTES
 from datagen.reading.turns import Turns
 from datagen.reading.verify import verify, whole
+from datagen.silence import silence
 
 __all__ = ["Loaded", "ShardDataset", "decoded", "load", "picture", "verify"]
 
@@ -38,7 +40,8 @@ def picture(content: bytes, where: object) -> Image.Image:
     try:
         image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
         encode.bearable(image, content)
-        image = colour.load(image)
+        with silence() if image.format == "TIFF" else nullcontext():
+            image = colour.load(image)
         if image.mode in {"L", "RGB"} and _plain(image):
             return image
         return Image.fromarray(colour.eight_bits(ImageOps.exif_transpose(image), []))

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
 import re
 import stat
 import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +16,9 @@ from PIL import Image
 from datagen.colour import eight_bits, load
 from datagen.errors import InputError
 from datagen.footprint import USUAL, footprint
+from datagen.silence import silence
 from datagen.sources import trust
 from datagen.sources.whole import whole
-
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its words about damaged files go to stderr
 
 VERSION = 3
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -59,33 +55,6 @@ class UnknownFormat(InputError):
 
 class Unreadable(InputError):
     """A file that could not be read this time, whatever is in it."""
-
-
-class _Silence:
-    """Keeps Pillow's warnings off stderr while any thread decodes; filters are global, so the first sets and the last restores."""
-
-    def __init__(self) -> None:
-        self.lock, self.users = threading.Lock(), 0
-
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
-        with self.lock:
-            if self.users == 0:
-                self.saved = warnings.catch_warnings()
-                self.saved.__enter__()
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                warnings.filterwarnings("ignore", module=r"PIL\.")
-            self.users += 1
-        try:
-            yield
-        finally:
-            with self.lock:
-                self.users -= 1
-                if self.users == 0:
-                    self.saved.__exit__(None, None, None)
-
-
-silence = _Silence()
 
 
 def decode(source: str | os.PathLike[str] | bytes, *, max_pixels: int) -> Decoded:

@@ -10,7 +10,8 @@ from itertools import groupby
 from typing import TypeVar
 
 from datagen.errors import InputError
-from datagen.sources.decode import Decoded, decode, silence
+from datagen.silence import silence
+from datagen.sources.decode import Decoded, decode
 from datagen.sources.parquet import ROW, row_bytes
 
 CHUNK = 64
