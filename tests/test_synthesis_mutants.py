@@ -143,7 +143,7 @@ def hangs_end(sweep: Sweep) -> list[str]:
     """W6: a worker that hangs is replaced."""
     make, until = Dying(str(storage.make_folder(sweep.place())), "hang", (1,)), time.monotonic() + 8
 
-    def listen(images: int) -> None:
+    def listen(images: int, spent: object) -> None:
         if time.monotonic() > until:
             raise OutputError("nobody saw that it hangs")
 

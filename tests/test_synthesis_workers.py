@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from dying import HOW, Dying
 from sweeps import CLASSES, FORMATS, Sweep, small
 
 from datagen import holding, storage
+from datagen.cli.app import run
 from datagen.errors import DatagenError, ResourceError
 from datagen.records import Recipe, ShardTask
 from datagen.synthesis import forecast
@@ -62,7 +64,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_kills_a_worker_costs_one_shard(tmp_path: Path, how: str, count: int) -> None:
     """Row W6: killed for memory, segmentation fault, hanging; each time that shard alone is made again."""
     make, heard = Dying(str(tmp_path), how, tuple(range(0, 2 * count, 2))), Counter[str]()
-    with listening(lambda images: heard.update(images=images)):
+    with listening(lambda images, spent: heard.update(images=images)):
         done = sorted(local.Local().run(tasks(2 * count), make, Recipe(workers=2)))
     assert done == list(range(2 * count))
     assert [len(make.attempts(task)) for task in range(2 * count)] == [2, 1] * count
@@ -83,23 +85,30 @@ def test_a_shard_that_ends_three_workers_is_named(tmp_path: Path, how: str, said
     assert len(make.attempts(2)) == 3
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_time_of_each_stage_is_said(tmp_path: Path, workers: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["synthesize", "rule:shapes", "--per-class", "70", "--shard-images", "64", "--workers", str(workers), "--out", str(tmp_path / "out")]) == 0
+    said = re.search(r"(\d+) images in .* \(sampling (\d+) %, encoding (\d+) %, writing (\d+) %\)", capsys.readouterr().err)
+    assert said and 98 <= sum(map(int, said.groups()[1:])) <= 102 and int(said[2]) > 0
+
+
 def test_what_is_slow_is_not_late() -> None:
     """Row W6: ten times the slowest tile, if that is more than a minute; longer while a generator is opened and a shard committed."""
     crew = local.Crew(lambda task: None, 1)
     worker = local.Worker(None, None, None, ShardTask(0, "x", ((0, 0, 8), (1, 0, 8))))  # type: ignore[arg-type]
     assert crew._limit(worker) == local.FIRST == 600
     worker.silent = 30.0
-    crew._heard(worker, "beat", 0)
+    crew._heard(worker, "beat", (0, {}))
     assert crew.slowest == 0, "the first word comes after the generator was opened"
     worker.silent = 2.0
-    crew._heard(worker, "beat", 8)
+    crew._heard(worker, "beat", (8, {}))
     assert (crew._limit(worker), worker.silent, worker.done) == (local.LATE, 0, 8)
     assert local.LATE == 60
     worker.silent = 90.0
-    crew._heard(worker, "beat", 0)
+    crew._heard(worker, "beat", (0, {}))
     assert crew._limit(worker) == 900
     crew.slowest = 1.0
-    crew._heard(worker, "beat", 8)
+    crew._heard(worker, "beat", (8, {}))
     assert crew._limit(worker) == local.FIRST, "all tiles are there, the shard is committed now"
 
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 
-_listener: ContextVar[Callable[[int], None]] = ContextVar("listener", default=lambda images: None)
+Listener = Callable[[int, Mapping[str, float]], None]
+_listener: ContextVar[Listener] = ContextVar("listener", default=lambda images, spent: None)
 
 
-def beat(images: int) -> None:
-    """Say that `images` more are done (negative: undone); raises what the listener raises to stop the work."""
-    _listener.get()(images)
+def beat(images: int, **spent: float) -> None:
+    """Say that `images` more are done (negative: undone) and the seconds spent by stage; raises what the listener raises to stop the work."""
+    _listener.get()(images, spent)
 
 
 @contextlib.contextmanager
-def listening(listener: Callable[[int], None]) -> Iterator[None]:
+def listening(listener: Listener) -> Iterator[None]:
     """Let `listener` hear every beat within the block."""
     token = _listener.set(listener)
     try:

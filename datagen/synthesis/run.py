@@ -233,13 +233,16 @@ def _produce(order: Order, progress: Progress, begun: bool) -> dict[str, Any]:
 
 def _made(order: Order, maker: ShardMaker, missing: list[ShardTask], progress: Progress, there: int) -> list[ShardNote]:
     began, done = time.monotonic(), 0
+    stages = dict.fromkeys(("sampling", "encoding", "writing"), 0.0)
 
-    def heard(images: int) -> None:
+    def heard(images: int, spent: Mapping[str, float]) -> None:
         nonlocal done
         stopping.check(order.out)
         done += images
+        for name, seconds in spent.items():
+            stages[name] += seconds
         if images:
-            progress.advance(images, f"{done / max(time.monotonic() - began, 1e-9):,.0f} images/s")
+            progress.advance(images, f"{done / max(time.monotonic() - began, 1e-9):,.0f} images/s{_shares(stages)}")
 
     with Stopping() as stopping, progress.stage("images", sum(map(_wanted, order.share())), there), listening(heard):
         try:
@@ -248,8 +251,14 @@ def _made(order: Order, maker: ShardMaker, missing: list[ShardTask], progress: P
             if order.alone:
                 order.out.sweep()
             raise
-    progress.say(f"{done:,} images in {span(time.monotonic() - began)}")
+    progress.say(f"{done:,} images in {span(time.monotonic() - began)}{_shares(stages)}")
     return notes
+
+
+def _shares(stages: Mapping[str, float]) -> str:
+    """Return in words what share of the workers' time each stage takes, "" where nobody said; one worker does all three in turn and waits for none."""
+    total = sum(stages.values())
+    return f" ({', '.join(f'{name} {100 * seconds / total:.0f} %' for name, seconds in stages.items())})" if total > 0 else ""
 
 
 def _wanted(task: ShardTask) -> int:

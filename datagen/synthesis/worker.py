@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,7 +49,11 @@ class ShardMaker:
 
     def __call__(self, task: ShardTask) -> ShardNote:
         """Make and commit one shard; returns its note."""
-        return commit(self.out, self.writer(), task, self.rows(task))
+        rows = self.rows(task)
+        began = time.perf_counter()
+        note = commit(self.out, self.writer(), task, rows)
+        beat(0, writing=time.perf_counter() - began)
+        return note
 
     def writer(self) -> Format:
         """Return the format's writer."""
@@ -66,10 +71,12 @@ class ShardMaker:
         images: list[bytes] = []
         found: list[Painted] = []
         for label, first, wanted in task.tiles:
+            began = time.perf_counter()
             tile = self.painted(label, first, wanted)
+            painted = time.perf_counter()
             images += encode.encode(tile.images, self.encoder, self.mark)
             found.append(dataclasses.replace(tile, images=tile.images[:0]))
-            beat(wanted)
+            beat(wanted, sampling=painted - began, encoding=time.perf_counter() - painted)
         tiles = np.array(task.tiles, np.int64).reshape(-1, 3)
         labels = np.repeat(tiles[:, 0], tiles[:, 2])
         indices = np.concatenate([np.arange(first, first + wanted) for _, first, wanted in task.tiles])

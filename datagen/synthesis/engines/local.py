@@ -147,8 +147,9 @@ class Crew:
     def _heard(self, worker: Worker, kind: str, value: Any) -> None:
         if kind == "beat":
             self.slowest = max(self.slowest, worker.silent if worker.heard else 0.0)
-            worker.done, worker.silent, worker.heard = worker.done + value, 0.0, worker.heard + 1
-            beat(value)
+            images, spent = value
+            worker.done, worker.silent, worker.heard = worker.done + images, 0.0, worker.heard + 1
+            beat(images, **spent)
         elif kind == "error":
             raise value
         else:
@@ -204,7 +205,7 @@ def serve() -> None:
         make = inbox.recv()
         while True:
             task = inbox.recv()
-            with listening(lambda images: outbox.send(("beat", images))):
+            with listening(lambda images, spent: outbox.send(("beat", (images, spent)))):
                 outbox.send(_made(make, task))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
