@@ -54,7 +54,9 @@ NARROW = 2000
 """real images below which `datagen evaluate` takes its narrow recogniser"""
 
 
-def judged(train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], bar: Bar, *, narrow: bool, repeats: int) -> list[float]:
+def judged(
+    train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], bar: Bar, *, narrow: bool, repeats: int, device: str = "cpu"
+) -> list[float]:
     """Return the shares of the test images that recognisers of some training images name right, one for each repeat."""
     import torch
 
@@ -63,11 +65,11 @@ def judged(train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndar
 
     classes, (height, width, channels) = int(test[1].max()) + 1, train[0].shape[1:]
     settings = Settings(batch=bar.batch, learning_rate=0.2 * (bar.batch / 128) ** 0.5, width=16 if narrow else None)
-    timed = timing.choose(settings, (channels, height, width), classes, device="cpu", threads=[os.cpu_count() or 1, 1])
+    timed = timing.choose(settings, (channels, height, width), classes, device=device, threads=[os.cpu_count() or 1, 1])
     torch.set_num_threads(timed.threads)
     found = []
     for repeat in range(repeats):
-        fitted = fit(*train, classes=classes, settings=dataclasses.replace(timed.settings, steps=bar.steps), seed=1000 + repeat)
+        fitted = fit(*train, classes=classes, settings=dataclasses.replace(timed.settings, steps=bar.steps), seed=1000 + repeat, device=device)
         found.append(float((fitted.predict(test[0]).argmax(1) == test[1]).mean()))
     return found
 

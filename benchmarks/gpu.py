@@ -1,0 +1,124 @@
+"""Generators on one GPU: images a second of training and sampling beside the matrix-product ceiling, and what the images are worth.
+
+    python benchmarks/gpu.py FOLDER --minutes 2 --families vae gan
+
+FOLDER holds cifar10_jpg/train/CLASS and test/CLASS; `gpu.sh` unpacks it. Prints one row a family and writes the table where `--out` says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import journey
+import quality
+import torch
+
+SIDE = 8192
+JUDGE = quality.Bar("", None, 1, 2500, 128)
+
+
+def ceiling(device: str, side: int) -> float:
+    """Return the operations a second of a matrix product of bf16 squares, the best of five tries."""
+    left, right = (torch.randn(side, side, device=device, dtype=torch.bfloat16) for _ in range(2))
+    best = 0.0
+    for _ in range(6):
+        wait(device)
+        begun = time.perf_counter()
+        left @ right
+        wait(device)
+        best = max(best, 2 * side**3 / (time.perf_counter() - begun))
+    return best
+
+
+def wait(device: str) -> None:
+    """Let the device finish."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def operations(run: Path) -> tuple[str, float]:
+    """Return the name of a run's longest stage and the operations that it takes for one training image, forwards and backwards."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from datagen import registry
+    from datagen.contracts import Spec, State
+    from datagen.records import Recipe
+
+    known = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
+    card = json.loads((run / "generator/card.json").read_text(encoding="utf-8"))
+    settings = {key: value for key, value in known["settings"].items() if value is not None} | {"device": "cpu", "precision": "fp32", "layout": "contiguous"}
+    recipe = Recipe().changed("plan", **settings)
+    family, state = registry.load("families", recipe.family)(), State(Spec(len(card["classes"]), tuple(card["shape"]), tuple(card["counts"]), recipe))
+    stages = family.stages(state.spec)
+    longest = max(range(len(stages)), key=lambda k: stages[k].share)
+    batch = 8
+    for stage in stages[: longest + 1]:
+        stage.build(state)
+    images, labels = torch.zeros(batch, *card["shape"]), torch.arange(batch) % len(card["classes"])
+    with FlopCounterMode(display=False) as counter:
+        stages[longest].step(state, images, labels, 0.5)
+    return stages[longest].name, counter.get_total_flops() / batch
+
+
+def measured(asked: argparse.Namespace, family: str, device: str, most: float) -> dict[str, Any]:
+    """Fit, synthesize and judge one family; returns its row."""
+    place = asked.folder / f"{family}-{asked.minutes:g}"
+    run, shards = place / "run", place / "shards"
+    budget = f"{round(60 * asked.minutes)}s"
+    fitted = journey.datagen("fit", str(asked.folder / "cifar10_jpg"), "--out", str(run), "--family", family, "--budget", budget, "--device", device)
+    plan = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
+    stage, each_image = operations(run)
+    rate = max(plan["rates"][stage].values())
+    train, test = quality.real_images(asked.folder, "cifar10_jpg", tuple(fitted["shape"]))
+    each = asked.per_class or len(train[1]) // len(fitted["classes"])
+    made = journey.datagen("synthesize", str(run), "--per-class", str(each), "--out", str(shards), "--device", device)
+    images, labels = quality.synthetic_images(shards)
+    bar = dataclasses.replace(JUDGE, steps=asked.steps)
+    right = quality.judged((images, labels), test, bar, narrow=False, repeats=1, device=device)[0]
+    settings = plan["settings"]
+    found = {"family": family, "minutes": asked.minutes, "precision": settings["precision"], "shown": fitted["images"], "train_rate": round(rate)}
+    found |= {"ceiling": round(rate * each_image / most, 3), "sample_rate": round(made["images_per_second"]), "synthetic": round(right, 4)}
+    return found | {"parameters": sum(t.numel() for t in _weights(run))}
+
+
+def _weights(run: Path) -> list[torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return list(load_file(run / "generator/weights.safetensors").values())
+
+
+def main() -> None:
+    """Measure every family and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="folder with cifar10_jpg; runs and shards are written beside it")
+    parser.add_argument("--minutes", type=float, default=2.0, help="budget of each fit (default 2)")
+    parser.add_argument("--families", nargs="+", default=["vae", "gan"], help="families (default vae gan)")
+    parser.add_argument("--per-class", type=int, help="synthetic images a class; as many as real ones by default")
+    parser.add_argument("--steps", type=int, default=JUDGE.steps, help=f"of the judge, each of {JUDGE.batch} images (default {JUDGE.steps})")
+    parser.add_argument("--side", type=int, default=SIDE, help=f"of the squares whose product is the ceiling (default {SIDE})")
+    parser.add_argument("--out", type=Path, help="write the table here")
+    asked = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
+    most = ceiling(device, asked.side)
+    lines = [f"# Generators on {name}", "", f"{time.strftime('%Y-%m-%d')}, cifar10_jpg; bf16 matrix product of {asked.side:,}: {most / 1e12:,.2f} TFLOP/s."]
+    lines += ["", "| family | fit | precision | images shown | training images/s | of the ceiling | sampling images/s | synthetic only, % |", "|" + "---|" * 8]
+    for family in asked.families:
+        row = measured(asked, family, device, most)
+        print(json.dumps(row), flush=True)
+        numbers = [f"{row['shown']:,}", f"{row['train_rate']:,}", f"{100 * row['ceiling']:.1f} %", f"{row['sample_rate']:,}", f"{100 * row['synthetic']:.1f}"]
+        lines.append(f"| {family} | {asked.minutes:g} min | {row['precision']} | " + " | ".join(numbers) + " |")
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if asked.out:
+        asked.out.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
