@@ -82,6 +82,7 @@ class Recipe(BaseModel):
     drop_small: bool = setting(READ, "leave out classes with fewer than two images instead of refusing", False)
     strict_input: bool = setting(READ, "refuse the whole input at the first image that must be skipped", False)
     allow_synthetic: bool = setting(READ, "take images that say they are synthetic (AI mark, source column, our own shards) as real ones", False)
+    verify_data: bool = setting(READ, "read every image anew, also where nothing about its file changed since the last scan", False)
     max_pixels: Count = setting(READ, "images with more pixels are skipped", 64_000_000)
 
     family: str = setting(FIT, "vae, cvae, gan, dcgan, or FILE.py:Class", "vae")

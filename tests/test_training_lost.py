@@ -7,6 +7,7 @@ import os
 import random
 import resource
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from datagen.progress import Progress
 from datagen.records import Recipe
 from datagen.training import checkpoint, loop
 from datagen.training.batches import Batches
+from datagen.training.run import stopping
 from datagen.training.watch import Watch
 
 BATCH, STEPS, EVERY = 8, 12, 3
@@ -142,6 +144,32 @@ def test_a_full_disk_makes_older_checkpoints_give_way(tmp_path: Path, golden: by
     done = job(tmp_path / "run")
     loop.train(done)
     assert kept and weights(done) == golden
+
+
+@pytest.mark.parametrize("times", [5, pytest.param(50, marks=pytest.mark.slow)])
+def test_a_signal_ends_the_step_and_saves_a_second_one_ends_at_once(tmp_path: Path, golden: bytes, times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row R2: SIGTERM and Ctrl-C at random steps; after the first the step is whole and saved, after the second the last save is good."""
+    rng, plain = random.Random(times), loop._one_step
+    for number in range(times):
+        place, kind, twice = BATCH * rng.randrange(STEPS - 1), rng.choice([signal.SIGTERM, signal.SIGINT]), number % 3 == 2
+
+        def one_step(job: loop.Job, index: int, images: int, place: int = place, kind: int = kind, twice: bool = twice) -> None:
+            for _ in range(1 + twice if images == place else 0):
+                os.kill(os.getpid(), kind)
+            plain(job, index, images)
+
+        monkeypatch.setattr(loop, "_one_step", one_step)
+        began, folder = time.monotonic(), tmp_path / str(number)
+        with pytest.raises(Stopped) as stopped, stopping() as stop:
+            broken = job(folder)
+            broken.stop = stop
+            loop.train(broken)
+        assert stopped.value.code == (130 if kind == signal.SIGINT else 75)
+        assert time.monotonic() - began < 10
+        saved = [int(path.name) for path in checkpoint.candidates(folder / "checkpoints")]
+        assert saved[:1] == [place + BATCH] if not twice else all(images <= place for images in saved)
+        monkeypatch.setattr(loop, "_one_step", plain)
+        assert again(folder) == golden
 
 
 @pytest.mark.parametrize("stop_at", range(1, STEPS + 1))

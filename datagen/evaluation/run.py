@@ -41,7 +41,7 @@ OURS = {
     "arms",
     ".lock",
 }
-FREE = ("threads", "device", "fail_under")
+FREE = ("threads", "device", "verify_data", "fail_under")
 """settings that may differ when an evaluation is continued"""
 MORE = ("repeats", "full", "features", "share")
 """settings that may differ where a report is extended: finished arms are kept"""

@@ -18,6 +18,7 @@ from datagen.sources import origin
 from datagen.sources.decode import VERSION, Decoded, to_shape
 from datagen.sources.look import digest
 
+_AGAIN = "give the same command again; where it says the same, with --set verify_data=true"
 _SPARE = 64 << 20
 
 
@@ -97,9 +98,9 @@ def _shaped(dataset: Dataset, shape: tuple[int, int, int], recipe: Recipe) -> It
     def bring(number: int, seen: Decoded | InputError) -> bytes:
         path = dataset.paths[number]
         if isinstance(seen, InputError):
-            raise InputError(f"{seen.what}, though it was good at the scan", where=path, hint="give the same command again to scan anew")
+            raise InputError(f"{seen.what}, though it was good at the scan", where=path, hint=_AGAIN)
         if digest(seen.pixels) != dataset.digests[number].tobytes():
-            raise InputError("changed since the scan", where=path, hint="give the same command again to scan anew")
+            raise InputError("changed since the scan", where=path, hint=_AGAIN)
         return to_shape(seen.pixels, shape, recipe.resize).tobytes()
 
     places = [(bases[int(unseen)], path) for path, unseen in zip(dataset.paths, dataset.test.tolist(), strict=True)]

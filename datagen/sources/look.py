@@ -73,7 +73,7 @@ class Looks:
             self.remarks[number] = ({"notes": list(seen.notes)} if seen.notes else {}) | ({"made": seen.made} if seen.made else {})
 
 
-def look(listing: Listing, progress: Progress, *, max_pixels: int, threads: int) -> tuple[Looks, str]:
+def look(listing: Listing, progress: Progress, *, max_pixels: int, threads: int, anew: bool = False) -> tuple[Looks, str]:
     """Look at every listed image, opening those alone that changed since they were looked at.
 
     Args:
@@ -81,6 +81,7 @@ def look(listing: Listing, progress: Progress, *, max_pixels: int, threads: int)
         progress: gets one advance a chunk.
         max_pixels: larger images are refused from their header.
         threads: number of decoding threads.
+        anew: open all of them.
 
     Returns:
         the looks, and a sentence where they could not be remembered ("" where they were).
@@ -91,7 +92,7 @@ def look(listing: Listing, progress: Progress, *, max_pixels: int, threads: int)
     base, paths = listing.base, listing.paths
     looks, stamps = Looks.blank(len(paths)), _stamps(base, paths)
     kept = machine.cache_folder() / "scans" / f"{seeds.digest(listing.root, base, max_pixels, decode.VERSION, PIL.__version__).hex()[:32]}.bin"
-    known = _recall(kept, paths, stamps, looks)
+    known = np.zeros(len(paths), bool) if anew else _recall(kept, paths, stamps, looks)
     missing = np.flatnonzero(~known)
     progress.advance(int(known.sum()))
     places = [(base, paths[int(i)]) for i in missing]

@@ -48,7 +48,7 @@ def scan(
     progress = progress or Progress(quiet=True)
     parts, roots = _listings(source, test or recipe.test, recipe)
     with progress.stage("scan", sum(len(part.paths) for part in parts)):
-        seen = [look(part, progress, max_pixels=recipe.max_pixels, threads=origin.threads_of(recipe.threads)) for part in parts]
+        seen = [look(part, progress, max_pixels=recipe.max_pixels, threads=origin.threads_of(recipe.threads), anew=recipe.verify_data) for part in parts]
     case = Case(_joined(parts), _all_looks([looks for looks, _ in seen]))
     case.notes += sorted({note for _, note in seen if note})
     judge.judge(case, recipe)

@@ -23,7 +23,7 @@ from datagen.training.batches import Batches
 from datagen.training.finish import finish
 from datagen.training.watch import Mute, Watch
 
-FREE = ("threads", "device")
+FREE = ("threads", "device", "verify_data")
 """settings that may differ when a fit is continued; they are noted in recipe.json"""
 
 
