@@ -8,7 +8,6 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 
 from PIL import Image
 
@@ -43,22 +42,20 @@ class _Silence:
 
 def _libtiff(handlers: tuple[int | None, ...]) -> tuple[int | None, ...]:
     """Set the handlers of libtiff's errors and warnings, addresses or None for none, and return those before, () where Pillow hides its libtiff."""
-    found = _library()
-    names = ("TIFFSetErrorHandler", "TIFFSetWarningHandler")
-    return tuple(found[name](handler) for name, handler in zip(names, handlers, strict=False)) if found else ()
+    return tuple(setter(handler) for setter, handler in zip(_SETTERS, handlers, strict=True)) if _SETTERS else ()
 
 
-@lru_cache(maxsize=1)
-def _library() -> dict[str, Callable[..., int | None]]:
-    """Return libtiff's functions that set handlers, as the core of Pillow is linked to them; none where they are not found."""
+def _setters() -> tuple[Callable[..., int | None], ...]:
+    """Return libtiff's functions that set the handlers of errors and warnings, as the core of Pillow is linked to them; () where they are not found."""
     try:
         core = ctypes.CDLL(Image.core.__file__)
-        found = {name: getattr(core, name) for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler")}
+        found = core.TIFFSetErrorHandler, core.TIFFSetWarningHandler
     except (OSError, AttributeError):
-        return {}
-    for function in found.values():
+        return ()
+    for function in found:
         function.restype, function.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
     return found
 
 
+_SETTERS = _setters()
 silence = _Silence()
