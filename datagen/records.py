@@ -40,7 +40,7 @@ def parse_seconds(value: Any) -> Any:
         units = {"s": 1, "m": 60, "h": 3600, "d": 86400}
         return sum(float(n) * units[u] for n, _, u in re.findall(r"(\d+(\.\d+)?)\s*([smhd])", value.lower()))
     if isinstance(value, str) and re.fullmatch(r"\s*\d+(\.\d+)?\s*", value):
-        return float(value)
+        return float(value.strip())
     return value
 
 
@@ -121,7 +121,7 @@ class Recipe(BaseModel):
     license: str | None = setting(MAKE, "licence of the set for its card: an SPDX name or a URL; never guessed")
     origin: str | None = setting(MAKE, "what the real images were, for the card: a name or a URL; never guessed")
     report: str | None = setting(MAKE, "REPORT of an evaluation of this generator's images: its verdict goes into the card")
-    shard_images: Count = setting(MAKE, "images a shard, about; whole tiles of 64; fewer in orders below 160,000", 10_000)
+    shard_images: Count = setting(MAKE, "images a shard, about; whole tiles of 64; fewer in orders below 80,000", 5_000)
     workers: int | None = setting(MAKE, "worker processes; planned from the processors", ge=1, le=256)
     engine: str = setting(MAKE, "local, ranks (RANK and WORLD_SIZE say which shards are this process's), or ray; auto: ranks under torchrun", "auto")
     mode: Literal["replace", "augment"] = setting(

@@ -24,10 +24,15 @@ PROTOCOLS = {
 }
 
 
-@pytest.mark.parametrize(("kind", "name"), ROWS, ids=lambda v: v)
-def test_the_class_has_every_method_of_its_contract(kind: str, name: str) -> None:
+def needed(name: str) -> None:
+    """Skip where the package that a part needs is not installed."""
     if name == "ray":
         pytest.importorskip("ray", reason="a package of its own: make test-slow installs it")
+
+
+@pytest.mark.parametrize(("kind", "name"), ROWS, ids=lambda v: v)
+def test_the_class_has_every_method_of_its_contract(kind: str, name: str) -> None:
+    needed(name)
     part, protocol = registry.load(kind, name), PROTOCOLS[kind]
     for method, wanted in inspect.getmembers(protocol, inspect.isfunction):
         if not method.startswith("_"):
@@ -80,6 +85,7 @@ def test_recogniser(name: str) -> None:
 def test_engine(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from contracts import engines
 
+    needed(name)
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "1")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -52,6 +52,8 @@ def test_times_that_are_refused(given: object) -> None:
 
 
 @given(st.text(max_size=12))
+@example("0\x1f")
+@example("٣")
 def test_parsers_take_any_text(text: str) -> None:
     for parser, kinds in [(parse_size, (tuple, str)), (parse_count, (int, str)), (parse_seconds, (float, int, str))]:
         assert isinstance(parser(text), kinds)

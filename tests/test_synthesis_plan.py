@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datagen.formats.parquet import Parquet
+from datagen.records import Recipe
 from datagen.synthesis.plan import TILE, Plan, shard_size
 
 COUNTS = st.one_of(
@@ -72,6 +73,7 @@ def test_the_order_follows_from_the_seed_and_mixes_classes() -> None:
 
 def test_large_images_make_smaller_shards_unless_asked_for() -> None:
     assert shard_size(10_000, (3, 32, 32), explicit=False, images=10**6) == 10_000
+    assert shard_size(Recipe().shard_images, (3, 32, 32), explicit=False, images=10**6) == 5_000
     assert shard_size(10_000, (3, 256, 256), explicit=False, images=10**6) == 1365
     assert shard_size(10_000, (3, 1024, 1024), explicit=False, images=10**6) == 85
     assert shard_size(10_000, (3, 256, 256), explicit=True, images=10**6) == 10_000

@@ -27,6 +27,7 @@ def seen(source: Any, workers: int = 0, **more: Any) -> list[tuple[bytes, int]]:
     return found
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("workers", [0, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_an_epoch_has_its_images_once_each_and_the_next_has_others(workers: int) -> None:
     source = stream()
