@@ -71,7 +71,9 @@ class Folder:
 
 def _batches(file: Path) -> Iterator[pa.RecordBatch]:
     for batch in batches(file):
-        pairs = zip(batch.column("file").to_pylist(), batch.column("sha256").to_pylist(), strict=True)
-        if not all(untrusted.plain(name) and name.startswith(f"{TRAIN}/") and SHA256.fullmatch(sha256 or "") for name, sha256 in pairs):
+        with damage(file):
+            names, hashes = (batch.column(name).to_pylist() for name in ("file", "sha256"))
+            good = all(untrusted.plain(name) and name.startswith(f"{TRAIN}/") for name in names) and all(SHA256.fullmatch(each or "") for each in hashes)
+        if not good:
             raise ArtefactError("lists a name outside its set, or no hash", where=file)
         yield batch
