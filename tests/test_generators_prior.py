@@ -28,7 +28,7 @@ def test_local_gaussians_follow_a_ring_that_one_gaussian_fills() -> None:
     one.fit(points, torch.full_like(points, 1e-4), labels)
     for label, radius in enumerate((1.0, 3.0)):
         asked = torch.full((4000,), label)
-        drawn = local(asked, torch.randn(4000, 3)).norm(dim=1)
+        drawn = local(asked, torch.randn(4000, 2 + prior.EXTRA)).norm(dim=1)
         assert drawn.mean().item() == pytest.approx(radius, rel=0.05) and drawn.std().item() < 0.1 * radius
         assert one(asked, torch.randn(4000, 2)).norm(dim=1).std().item() > 0.3 * radius
 
@@ -37,11 +37,12 @@ def test_the_last_number_of_noise_says_which_and_all_are_drawn() -> None:
     torch.manual_seed(0)
     local = fitted(ring(600, 1.0), torch.zeros(600, dtype=torch.long), 1)
     local.mean[:, 0] = torch.arange(60)
-    still = torch.zeros(5000, 3)
-    still[:, 2] = torch.randn(5000)
+    still = torch.zeros(5000, 2 + prior.EXTRA)
+    still[:, -1] = torch.randn(5000)
     places = local(torch.zeros(5000, dtype=torch.long), still)
     assert len(places.unique(dim=0)) == int(local.many[0]) == 60
-    ends = local(torch.zeros(2, dtype=torch.long), torch.tensor([[0.0, 0.0, -40.0], [0.0, 0.0, 40.0]]))
+    still[0, -1], still[1, -1] = -40, 40
+    ends = local(torch.zeros(2, dtype=torch.long), still[:2])
     torch.testing.assert_close(ends, local.mean[[0, -1]])
 
 
@@ -51,7 +52,7 @@ def test_no_mean_is_a_training_image_and_spread_and_guidance_move_what_they_shou
     points[200:] += 5
     local = fitted(points, labels, 2)
     assert torch.cdist(local.mean, points).min() > 0.1
-    noise, asked = torch.randn(3000, 9), torch.ones(3000, dtype=torch.long)
+    noise, asked = torch.randn(3000, 8 + prior.EXTRA), torch.ones(3000, dtype=torch.long)
     plain, narrow, moved = local(asked, noise), local(asked, noise, 0.5), local(asked, noise, 1.0, 0.5)
     torch.testing.assert_close(narrow - local.centre[1], 0.5 * (plain - local.centre[1]), atol=1e-5, rtol=0)
     torch.testing.assert_close(moved - plain, (0.5 * (local.centre[1] - local.centre.mean(0))).expand(3000, 8), atol=1e-5, rtol=0)
@@ -62,14 +63,14 @@ def test_a_class_of_few_images_has_one_gaussian() -> None:
     points, labels = torch.randn(205, 4), torch.tensor([0] * 200 + [1] * 5)
     local, one = fitted(points, labels, 2), prior.ClassGaussians(2, 4)
     one.fit(points, torch.full_like(points, 1e-4), labels)
-    asked, noise = torch.ones(50, dtype=torch.long), torch.randn(50, 5)
+    asked, noise = torch.ones(50, dtype=torch.long), torch.randn(50, 4 + prior.EXTRA)
     assert local.many.tolist() == [20, 1]
-    torch.testing.assert_close(local(asked, noise), one(asked, noise[:, :-1]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(local(asked, noise), one(asked, noise[:, :4]), atol=1e-5, rtol=0)
 
 
 @given(st.lists(st.integers(1, 100_000), min_size=1, max_size=50), st.integers(1, 512))
 def test_components_are_bounded(counts: list[int], latent: int) -> None:
     found = prior.components(counts, latent)
     assert len(found) == len(counts) and min(found) >= 1
-    assert sum(many for many in found if many > 1) * latent**2 <= prior.NUMBERS
+    assert sum(many for many in found if many > 1) * latent * (prior.NEIGHBOURS + 1) <= prior.NUMBERS
     assert all(many == 1 or many * prior.EACH <= count for many, count in zip(found, counts, strict=True))

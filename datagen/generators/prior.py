@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,10 +10,14 @@ from torch import nn
 
 NEIGHBOURS, EACH = 20, 10
 """images that a local Gaussian is fitted to, and images of a class for each of its Gaussians"""
+EXTRA = NEIGHBOURS + 1
+"""numbers of noise that local Gaussians take besides those of a latent"""
+BLOCK = 256
+"""neighbourhoods that are looked for together"""
 MOST = 20_000
 """images of a class that are looked at"""
-NUMBERS = 4_000_000
-"""that all covariances together may have: 16 MB"""
+NUMBERS = 8_000_000
+"""that all Gaussians together may have: 32 MB"""
 
 
 class ClassGaussians(nn.Module):
@@ -56,7 +61,7 @@ class ClassGaussians(nn.Module):
 def components(counts: Sequence[int], latent: int) -> list[int]:
     """Return how many Gaussians each class gets: about one to `EACH` of its images, one below two neighbourhoods, less where all would be large."""
     wanted = [min(count, MOST) // EACH if count >= 2 * NEIGHBOURS else 1 for count in counts]
-    share = min(1.0, NUMBERS / (latent * latent * max(1, sum(wanted))))
+    share = min(1.0, NUMBERS / ((NEIGHBOURS + 1) * latent * max(1, sum(wanted))))
     return [max(1, int(many * share)) for many in wanted]
 
 
@@ -65,7 +70,7 @@ class LocalGaussians(nn.Module):
 
     A neighbourhood's mean and covariance are of its images' posteriors: no single image is kept. The drawn latents follow the
     bends of a class that one Gaussian cuts across, without training; classes of few images have one Gaussian, as `ClassGaussians`.
-    Takes one number of noise more than a latent has: it says which Gaussian of the class.
+    Takes EXTRA numbers of noise more than a latent has: how far along each neighbour, and which Gaussian of the class.
 
     Args:
         counts: training images a class.
@@ -73,6 +78,7 @@ class LocalGaussians(nn.Module):
     """
 
     mean: torch.Tensor
+    along: torch.Tensor
     factor: torch.Tensor
     centre: torch.Tensor
     first: torch.Tensor
@@ -80,13 +86,14 @@ class LocalGaussians(nn.Module):
 
     def __init__(self, counts: Sequence[int], latent: int) -> None:
         super().__init__()
-        number = sum(components(counts, latent))
         many = torch.tensor(components(counts, latent))
+        number = int(many.sum())
         self.register_buffer("many", many)
         self.register_buffer("first", many.cumsum(0) - many)
         self.register_buffer("centre", torch.zeros(len(counts), latent))
         self.register_buffer("mean", torch.zeros(number, latent))
-        self.register_buffer("factor", torch.eye(latent).repeat(number, 1, 1))
+        self.register_buffer("along", torch.zeros(number, NEIGHBOURS, latent))
+        self.register_buffer("factor", torch.eye(latent).repeat(len(counts), 1, 1))
 
     @torch.no_grad()
     def fit(self, means: torch.Tensor, variances: torch.Tensor, labels: torch.Tensor) -> None:
@@ -96,25 +103,28 @@ class LocalGaussians(nn.Module):
         self.centre.copy_(whole.mean)
         for label, (first, many) in enumerate(zip(self.first.tolist(), self.many.tolist(), strict=True)):
             rows = torch.nonzero(labels == label)[:, 0]
+            self.along[first : first + many] = 0
             if many == 1 or len(rows) < NEIGHBOURS:
-                self.mean[first : first + many], self.factor[first : first + many] = whole.mean[label], whole.factor[label]
+                self.mean[first : first + many], self.factor[label] = whole.mean[label], whole.factor[label]
                 continue
-            own = means[rows[_spaced(len(rows), MOST)]].double()
-            noise = torch.diag(variances[rows].double().mean(dim=0) + 1e-6)
-            for place, anchor in enumerate(_spaced(len(own), many).tolist(), first):
-                near = own[torch.cdist(own[anchor : anchor + 1], own)[0].topk(NEIGHBOURS, largest=False).indices]
-                self.mean[place] = near.mean(dim=0)
-                self.factor[place] = torch.linalg.cholesky(near.T.cov() + noise)
+            self.factor[label] = torch.diag(variances[rows].double().mean(dim=0).sqrt()).to(self.factor)
+            own = means[rows[_spaced(len(rows), MOST)]]
+            for place, anchors in enumerate(own[_spaced(len(own), many)].split(BLOCK)):
+                near = own[torch.cdist(anchors, own).topk(NEIGHBOURS, largest=False).indices]
+                here = slice(first + place * BLOCK, first + place * BLOCK + len(anchors))
+                self.mean[here] = near.mean(dim=1)
+                self.along[here] = (near - near.mean(dim=1, keepdim=True)) / math.sqrt(NEIGHBOURS - 1)
 
     def forward(self, labels: torch.Tensor, noise: torch.Tensor, spread: float = 1.0, guidance: float = 0.0) -> torch.Tensor:
-        """Return latents [N, latent] for labels [N] and standard normal noise [N, latent + 1].
+        """Return latents [N, latent] for labels [N] and standard normal noise [N, latent + EXTRA].
 
         Spread scales the distance to the mean of the class, guidance moves that away from the mean of all.
         """
-        share = torch.special.ndtr(noise[:, -1].double()).clamp(0, 1 - 1e-9)
+        own, along, which = noise.split([self.mean.shape[1], NEIGHBOURS, 1], dim=1)
+        share = torch.special.ndtr(which[:, 0].double()).clamp(0, 1 - 1e-9)
         place = self.first[labels] + (share * self.many[labels]).long()
         centre = self.centre[labels]
-        latents = self.mean[place] + torch.einsum("nij,nj->ni", self.factor[place], noise[:, :-1])
+        latents = self.mean[place] + torch.einsum("nkj,nk->nj", self.along[place], along) + torch.einsum("nij,nj->ni", self.factor[labels], own)
         return centre + guidance * (centre - self.centre.mean(dim=0)) + spread * (latents - centre)
 
 

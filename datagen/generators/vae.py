@@ -17,7 +17,7 @@ from datagen.generators.cvae import Decoder
 from datagen.generators.descent import descend
 from datagen.generators.flow import Flow
 from datagen.generators.layers import Tower, normal_like
-from datagen.generators.prior import ClassGaussians, LocalGaussians
+from datagen.generators.prior import EXTRA, ClassGaussians, LocalGaussians
 
 FEW = 30
 """images of the smallest class from which a flow is learnt"""
@@ -108,8 +108,8 @@ class VAE:
         }
 
     def noise(self, spec: Spec) -> int:
-        """Return the size of the latent, and one number more where it says which local Gaussian."""
-        return int(spec.recipe.latent or 0) + (spec.recipe.prior != "flow")
+        """Return the size of the latent, and what local Gaussians take besides."""
+        return int(spec.recipe.latent or 0) + (0 if spec.recipe.prior == "flow" else EXTRA)
 
     @staticmethod
     def _flows(spec: Spec) -> bool:
