@@ -86,8 +86,7 @@ class LocalGaussians(nn.Module):
 
     def __init__(self, counts: Sequence[int], latent: int) -> None:
         super().__init__()
-        many = torch.tensor(components(counts, latent))
-        number = int(many.sum())
+        number, many = sum(components(counts, latent)), torch.tensor(components(counts, latent))
         self.register_buffer("many", many)
         self.register_buffer("first", many.cumsum(0) - many)
         self.register_buffer("centre", torch.zeros(len(counts), latent))
