@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -88,6 +88,17 @@ def alone(maker: ShardMaker, what: str, workers: int, tiles: int) -> float:
     return sum(images / seconds for images, seconds in found)
 
 
+def sustained(maker: ShardMaker, what: str, workers: int, asked: argparse.Namespace) -> float:
+    """Return the rate of `alone` over a sixth of the seconds of the whole verb, as a short burst is faster than a processor stays."""
+    quick = alone(maker, what, workers, asked.tiles)
+    return alone(maker, what, workers, max(asked.tiles, int(quick * asked.seconds / 6 / TILE / workers)))
+
+
+def bound_of(rates: Mapping[str, float]) -> float:
+    """Return the images a second of work that follows upon work at some rates."""
+    return 1 / sum(1 / rate for rate in rates.values())
+
+
 def plain(run: Path, folder: Path, count: int) -> float:
     """Return images a second of the loop that scripts have: one image a forward pass, fp32, all threads, saved by Pillow as PNG."""
     import torch
@@ -106,25 +117,29 @@ def plain(run: Path, folder: Path, count: int) -> float:
 def measured(asked: argparse.Namespace, folder: Path) -> Iterator[Row]:
     """Give the rows of the table for every size, the middle one of the turns; the whole verb's rates include its start-up.
 
-    Sampling is all that makes a tile: noise, generator, and the filter's confidence. The plain loop has neither confidence nor labels.
+    Sampling is all that makes a tile: noise, generator, and the filter's confidence; alone it is measured before and after the verb.
+    The plain loop has neither confidence nor labels.
     """
     workers = machine.processors()
-    for side, mode in SIDES.items():
+    for side in asked.sides:
         home = folder / str(side)
-        run = fitted(home, side, mode)
+        run = fitted(home, side, SIDES[side])
         settings = recipe.gather(None, [], device="cpu")
         maker = maker_of(run, settings)
         turns: list[dict[str, float]] = []
         for turn in range(asked.turns):
-            rates = {what: alone(maker, what, workers, asked.tiles) for what in ("sampling", "encoding")}
-            bound = 1 / sum(1 / rate for rate in rates.values())
+            before = {what: sustained(maker, what, workers, asked) for what in ("sampling", "encoding")}
+            bound = bound_of(before)
             each = int(bound * asked.seconds / len(maker.plan.classes))
             works: dict[str, Callable[[], float]] = {
                 "whole": partial(verb, run, home / f"open{turn}", per_class=each, **OPEN),
                 "whole, filters on": partial(verb, run, home / f"filtered{turn}", per_class=max(LEAST, each // 2)),
                 "plain loop": partial(plain, run, home / f"plain{turn}", max(LEAST, int(bound))),
             }
-            turns.append({f"{what} alone": rate for what, rate in rates.items()} | {"bound": bound} | {name: work() for name, work in works.items()})
+            whole = {name: work() for name, work in works.items()}
+            after = {what: sustained(maker, what, workers, asked) for what in before}
+            rates = {what: (rate + after[what]) / 2 for what, rate in before.items()}
+            turns.append({f"{what} alone": rate for what, rate in rates.items()} | {"bound": bound_of(rates)} | whole)
         rates = {name: statistics.median(each[name] for each in turns) for name in turns[0]}
         for name in ("sampling alone", "encoding alone", "whole", "whole, filters on", "plain loop"):
             yield f"{name}, {side} px", rates[name], rates["bound"]

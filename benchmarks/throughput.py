@@ -138,6 +138,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3, help="turns of synthesize, of which the middle one counts (default 3)")
     parser.add_argument("--seconds", type=float, default=30.0, help="about how long the whole verb runs in a turn of synthesize (default 30)")
     parser.add_argument("--tiles", type=int, default=40, help="tiles of 64 images of sampling and encoding alone, a worker (default 40)")
+    parser.add_argument("--sides", type=int, nargs="+", default=[28, 32, 64], choices=[28, 32, 64], help="sizes of synthesize in pixels (default all)")
     parser.add_argument("--size", type=int, default=32, help="side of the images of fit in pixels (default 32)")
     parser.add_argument("--threads", type=int, default=machine.processors(), help="compute threads of fit (default all processors)")
     parser.add_argument("--families", nargs="+", default=["vae", "gan"], help="families of fit (default vae and gan)")
