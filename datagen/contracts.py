@@ -28,11 +28,15 @@ class Spec:
 
 @dataclass
 class State:
-    """The nets, their optimisers and their moving averages while a stage trains or a generator samples."""
+    """The nets, their optimisers and their moving averages while a stage trains or a generator samples.
+
+    Where `trains` is False the optimisers may be left out; that saves seconds, as the first one makes torch load its compiler.
+    """
 
     spec: Spec
     modules: dict[str, Any] = field(default_factory=dict)
     optimizers: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
+    trains: bool = True
 
 
 Walk = Callable[[int], "Iterator[tuple[torch.Tensor, torch.Tensor]]"]

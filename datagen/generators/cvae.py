@@ -81,7 +81,8 @@ class CVAE:
         encoder, decoder = Encoder(spec, width, latent), Decoder(spec, width, latent)
         state.modules |= {"encoder": encoder, "decoder": decoder, "prior": ClassGaussians(spec.classes, latent)}
         weights = [*encoder.parameters(), *decoder.parameters()]
-        state.optimizers["autoencoder"] = torch.optim.AdamW(weights, lr=recipe.learning_rate or 0.0, betas=(0.9, 0.99), weight_decay=1e-4)
+        if state.trains:
+            state.optimizers["autoencoder"] = torch.optim.AdamW(weights, lr=recipe.learning_rate or 0.0, betas=(0.9, 0.99), weight_decay=1e-4)
 
     def _step(self, state: State, images: torch.Tensor, labels: torch.Tensor, done: float) -> Mapping[str, torch.Tensor]:
         mean, log_variance = state.modules["encoder"](images, labels)

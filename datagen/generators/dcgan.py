@@ -98,7 +98,8 @@ class DCGAN:
         nets = {"generator": Generator(state.spec, width, latent), "critic": Critic(state.spec, width)}
         state.modules |= nets
         for name, net in nets.items():
-            state.optimizers[name] = torch.optim.Adam(net.parameters(), lr=recipe.learning_rate or 0.0, betas=(0.5, 0.999))
+            if state.trains:
+                state.optimizers[name] = torch.optim.Adam(net.parameters(), lr=recipe.learning_rate or 0.0, betas=(0.5, 0.999))
 
     def _step(self, state: State, images: torch.Tensor, labels: torch.Tensor, done: float) -> Mapping[str, torch.Tensor]:
         generator, critic, recipe = state.modules["generator"], state.modules["critic"], state.spec.recipe

@@ -87,7 +87,8 @@ class GAN:
         nets = {"generator": Generator(state.spec, width, latent), "critic": Critic(state.spec, width)}
         state.modules |= nets
         for name, net in nets.items():
-            state.optimizers[name] = torch.optim.Adam(net.parameters(), lr=recipe.learning_rate or 0.0, betas=(0.0, 0.99))
+            if state.trains:
+                state.optimizers[name] = torch.optim.Adam(net.parameters(), lr=recipe.learning_rate or 0.0, betas=(0.0, 0.99))
 
     def _step(self, state: State, images: torch.Tensor, labels: torch.Tensor, done: float) -> Mapping[str, torch.Tensor]:
         recipe = state.spec.recipe

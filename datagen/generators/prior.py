@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -34,7 +35,7 @@ class ClassGaussians(nn.Module):
     def __init__(self, classes: int, latent: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(classes, latent))
-        self.register_buffer("factor", torch.eye(latent).repeat(classes, 1, 1))
+        self.register_buffer("factor", _units(classes, latent))
 
     @torch.no_grad()
     def fit(self, means: torch.Tensor, variances: torch.Tensor, labels: torch.Tensor) -> None:
@@ -86,13 +87,14 @@ class LocalGaussians(nn.Module):
 
     def __init__(self, counts: Sequence[int], latent: int) -> None:
         super().__init__()
-        number, many = sum(components(counts, latent)), torch.tensor(components(counts, latent))
-        self.register_buffer("many", many)
-        self.register_buffer("first", many.cumsum(0) - many)
+        many = components(counts, latent)
+        number = sum(many)
+        self.register_buffer("many", torch.tensor(many))
+        self.register_buffer("first", torch.tensor([0, *itertools.accumulate(many[:-1])]))
         self.register_buffer("centre", torch.zeros(len(counts), latent))
         self.register_buffer("mean", torch.zeros(number, latent))
         self.register_buffer("along", torch.zeros(number, NEIGHBOURS, latent))
-        self.register_buffer("factor", torch.eye(latent).repeat(len(counts), 1, 1))
+        self.register_buffer("factor", _units(len(counts), latent))
 
     @torch.no_grad()
     def fit(self, means: torch.Tensor, variances: torch.Tensor, labels: torch.Tensor) -> None:
@@ -125,6 +127,13 @@ class LocalGaussians(nn.Module):
         centre = self.centre[labels]
         latents = self.mean[place] + torch.einsum("nkj,nk->nj", self.along[place], along) + torch.einsum("nij,nj->ni", self.factor[labels], own)
         return centre + guidance * (centre - self.centre.mean(dim=0)) + spread * (latents - centre)
+
+
+def _units(many: int, size: int) -> torch.Tensor:
+    """Return so many unit matrices [many, size, size]; torch.eye makes torch load its compiler on the device "meta"."""
+    found = torch.zeros(many, size, size)
+    found.diagonal(dim1=1, dim2=2).fill_(1)
+    return found
 
 
 def _spaced(count: int, most: int) -> torch.Tensor:

@@ -126,7 +126,8 @@ class VAE:
     def _build_eyes(self, state: State) -> None:
         eyes = Eyes(state.spec, max(SEEING, int(state.spec.recipe.width or 0) // 2))
         state.modules["eyes"] = eyes
-        state.optimizers["eyes"] = torch.optim.AdamW(eyes.parameters(), lr=state.spec.recipe.learning_rate or 0.0, weight_decay=1e-2)
+        if state.trains:
+            state.optimizers["eyes"] = torch.optim.AdamW(eyes.parameters(), lr=state.spec.recipe.learning_rate or 0.0, weight_decay=1e-2)
 
     def _see(self, state: State, images: torch.Tensor, labels: torch.Tensor, done: float) -> Mapping[str, torch.Tensor]:
         logits = state.modules["eyes"](images).float()
@@ -141,7 +142,8 @@ class VAE:
         state.modules |= {"encoder": encoder, "decoder": decoder, "prior": prior}
         state.modules["eyes"].requires_grad_(False)
         weights = [*encoder.parameters(), *decoder.parameters()]
-        state.optimizers["autoencoder"] = torch.optim.AdamW(weights, lr=recipe.learning_rate or 0.0, betas=(0.9, 0.99), weight_decay=1e-4)
+        if state.trains:
+            state.optimizers["autoencoder"] = torch.optim.AdamW(weights, lr=recipe.learning_rate or 0.0, betas=(0.9, 0.99), weight_decay=1e-4)
 
     def _step(self, state: State, images: torch.Tensor, labels: torch.Tensor, done: float) -> Mapping[str, torch.Tensor]:
         eyes = state.modules["eyes"]
@@ -161,7 +163,8 @@ class VAE:
         spec, recipe = state.spec, state.spec.recipe
         flow = Flow(spec.classes, int(recipe.latent or 0))
         state.modules["prior"] = flow
-        state.optimizers["flow"] = torch.optim.AdamW(flow.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
+        if state.trains:
+            state.optimizers["flow"] = torch.optim.AdamW(flow.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
 
     @torch.no_grad()
     def _latents(self, state: State, images: Walk) -> torch.Tensor:
