@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given
@@ -74,3 +77,28 @@ def test_components_are_bounded(counts: list[int], latent: int) -> None:
     assert len(found) == len(counts) and min(found) >= 1
     assert sum(many for many in found if many > 1) * latent * (prior.NEIGHBOURS + 1) <= prior.NUMBERS
     assert all(many == 1 or many * prior.EACH <= count for many, count in zip(found, counts, strict=True))
+
+
+OUTLINES = """
+import sys, torch
+from datagen import registry
+from datagen.contracts import Spec, State
+from datagen.records import Recipe
+from datagen.synthesis.generator import _unfilled
+for name in ("vae", "cvae", "dcgan", "gan"):
+    family = registry.load("families", name)()
+    spec = Spec(3, (3, 32, 32), (50, 60, 9), Recipe(family=name, device="cpu"))
+    spec = Spec(3, spec.shape, spec.counts, spec.recipe.planned(**family.plan(spec)))
+    for device in ("meta", "cpu"):
+        state = State(spec, trains=False)
+        with torch.device(device), _unfilled():
+            for stage in family.stages(spec):
+                stage.build(state)
+        assert state.modules and not state.optimizers
+assert "torch._dynamo" not in sys.modules, "seconds for every process that samples"
+"""
+
+
+def test_outlines_and_nets_to_sample_from_need_no_compiler() -> None:
+    done = subprocess.run([sys.executable, "-c", OUTLINES], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
