@@ -110,6 +110,9 @@ def test_what_is_slow_is_not_late() -> None:
     crew.slowest = 1.0
     crew._heard(worker, "beat", (8, {}))
     assert crew._limit(worker) == local.FIRST, "all tiles are there, the shard is committed now"
+    worker.silent = 500.0
+    crew._heard(worker, "beat", (0, {"writing": 500.0}))
+    assert crew.slowest == 1.0, "a disk that is slow makes no tile slow"
 
 
 def test_a_pause_of_everything_is_nobodys_silence(monkeypatch: pytest.MonkeyPatch) -> None:

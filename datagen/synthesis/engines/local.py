@@ -146,8 +146,9 @@ class Crew:
 
     def _heard(self, worker: Worker, kind: str, value: Any) -> None:
         if kind == "beat":
-            self.slowest = max(self.slowest, worker.silent if worker.heard else 0.0)
             images, spent = value
+            if worker.heard and "writing" not in spent:
+                self.slowest = max(self.slowest, worker.silent)
             worker.done, worker.silent, worker.heard = worker.done + images, 0.0, worker.heard + 1
             beat(images, **spent)
         elif kind == "error":
