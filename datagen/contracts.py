@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
@@ -178,8 +178,8 @@ class Engine(Protocol):
     def rank(self) -> tuple[int, int]:
         """Return which of several processes that share one folder this is, from 0, and how many there are; (0, 1) alone."""
 
-    def run(self, tasks: Sequence[ShardTask], make: Callable[[ShardTask], Any], recipe: Recipe) -> Iterator[Any]:
-        """Run every task, in any order, and yield what `make` returned as it comes."""
+    def run(self, tasks: Sequence[ShardTask], make: Callable[[ShardTask], Any], recipe: Recipe) -> Generator[Any, None, None]:
+        """Run every task, in any order, and yield what `make` returned as it comes; one that is a probe, given first, ends before another begins."""
 
 
 class Filter(Protocol):

@@ -37,7 +37,10 @@ def device(wanted: str) -> str:
     """
     if wanted == "cpu":
         return "cpu"
-    if wanted == "cuda" and sys.platform == "linux" and not any(os.path.exists(f"/dev/{name}") for name in DRIVERS):
+    driverless = sys.platform == "linux" and not any(os.path.exists(f"/dev/{name}") for name in DRIVERS)
+    if wanted == "auto" and driverless:
+        return "cpu"
+    if wanted == "cuda" and driverless:
         raise ResourceError(NONE.format("cuda"), where="--device", hint=AUTO)
     import torch
 

@@ -258,11 +258,13 @@ class ShardTask:
         id: place in the plan, from 0.
         file: final name, relative to the output folder.
         tiles: (class index, first index, images wanted: 1 to 64) of each tile, in the order of computing.
+        probe: whether these few images are only looked at, before any shard is begun.
     """
 
     id: int
     file: str
     tiles: tuple[tuple[int, int, int], ...]
+    probe: bool = False
 
 
 @dataclass(frozen=True)

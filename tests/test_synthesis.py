@@ -239,8 +239,8 @@ def test_the_forecast_is_near(tmp_path: Path, format: str, monkeypatch: pytest.M
     from datagen.synthesis import forecast
 
     told: list[tuple[int, int]] = []
-    real = forecast.forecast
-    monkeypatch.setattr(forecast, "forecast", lambda *arguments: told.append(real(*arguments)) or told[-1])
+    real = forecast.needs
+    monkeypatch.setattr(forecast, "needs", lambda *arguments: told.append(real(*arguments)) or told[-1])
     synthesize("rule:shapes", tmp_path / "out", per_class=200, format=format, workers=1, shard_images=400)
     files = [p for p in (tmp_path / "out").rglob("*") if p.is_file()]
     disk = sum(-(-p.stat().st_size // 4096) * 4096 for p in files)

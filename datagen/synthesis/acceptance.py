@@ -8,7 +8,7 @@ import numpy as np
 
 from datagen.errors import SafetyError
 from datagen.records import ShardNote
-from datagen.synthesis.painter import Origin, open_painter
+from datagen.synthesis.painter import Origin, Painter
 from datagen.synthesis.plan import TILE
 
 LEAST = 0.1
@@ -17,7 +17,7 @@ CLASSES = 100
 """classes that are probed at most"""
 
 
-def require(origin: Origin, classes: Sequence[str], seed: int) -> None:
+def require(painter: Painter, origin: Origin, classes: Sequence[str]) -> None:
     """Compute one tile of each of the classes that are wanted (of 100 at most) and look at its first attempts.
 
     Raises:
@@ -25,7 +25,6 @@ def require(origin: Origin, classes: Sequence[str], seed: int) -> None:
     """
     if origin.confidence <= 0 and not origin.reference:
         return
-    painter = open_painter(origin, seed)
     for name in classes[:: max(1, -(-len(classes) // CLASSES))]:
         tile = painter.tile(name, 0, TILE)
         sure = True if tile.confidence is None else tile.confidence >= origin.confidence

@@ -6,7 +6,8 @@ import dataclasses
 import io
 import time
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +16,9 @@ from datagen.errors import OutputError
 from datagen.formats import encode
 from datagen.places import Place
 from datagen.records import ShardTask
-from datagen.synthesis.worker import ShardMaker
+
+if TYPE_CHECKING:
+    from datagen.synthesis.worker import ShardMaker
 
 PROBED_TILES = 4
 PROBED_IMAGES = 16
@@ -23,9 +26,38 @@ DISK_BLOCK = 4096
 MARGIN = 1.1
 
 
-def require(out: Place, format: Format, maker: ShardMaker, tasks: Sequence[ShardTask]) -> None:
+@dataclass(frozen=True)
+class Probed:
+    """What a few images take on disk: bytes and files of an image, bytes of a shard without any."""
+
+    image: float
+    files: float
+    shard: int
+
+
+def probing(tasks: Sequence[ShardTask]) -> ShardTask:
+    """Return the task of computing a few images of tiles spread over the tasks, in the name of the first of them."""
+    tiles = [tile for task in tasks[:: max(1, len(tasks) // PROBED_TILES)][:PROBED_TILES] for tile in task.tiles]
+    some = tiles[:: max(1, len(tiles) // PROBED_TILES)][:PROBED_TILES]
+    return ShardTask(tasks[0].id, tasks[0].file, tuple((label, first, min(wanted, PROBED_IMAGES)) for label, first, wanted in some), probe=True)
+
+
+def probe(maker: ShardMaker, task: ShardTask) -> Probed:
+    """Return what the images of a task from `probing` take, made and written in memory."""
+    images, labels, format = [], [], maker.writer()
+    for label, first, wanted in task.tiles:
+        found = encode.encode(maker.painted(label, first, wanted).images, maker.encoder, maker.mark)
+        images += found
+        labels += [label] * len(found)
+    numbers = np.arange(len(images), dtype=np.int64)
+    rows = Rows(images, np.array(labels, np.int64), maker.plan.classes, numbers, numbers, numbers, suffix=encode.SUFFIXES[maker.encoder])
+    (whole, files), (shard, _) = on_disk(format, rows), on_disk(format, _first(rows, 0))
+    return Probed((whole - shard) / len(images), files / len(images), shard)
+
+
+def require(out: Place, probed: Probed, tasks: Sequence[ShardTask]) -> None:
     """Raise OutputError, with need and free, where the place has too few bytes or inodes left for the tasks."""
-    need, files = forecast(format, maker, tasks)
+    need, files = needs(probed, tasks)
     free, inodes = out.free()
     if need > free:
         raise OutputError(f"needs {size(need)}, {size(free)} are free", where=out, hint="free some space, give another --out, or fewer images")
@@ -33,34 +65,16 @@ def require(out: Place, format: Format, maker: ShardMaker, tasks: Sequence[Shard
         raise OutputError(f"needs {files:,} files, the disk has room for {inodes:,}", where=out, hint="--format parquet takes one file a shard")
 
 
-def forecast(format: Format, maker: ShardMaker, tasks: Sequence[ShardTask]) -> tuple[int, int]:
+def needs(probed: Probed, tasks: Sequence[ShardTask]) -> tuple[int, int]:
     """Return bytes on disk, a tenth more than expected, and files that the tasks will take."""
     images = sum(wanted for task in tasks for _, _, wanted in task.tiles)
-    rows = probe(maker, tasks)
-    probed = len(rows.images)
-    each = (footprint(format, rows)[0] - (empty := footprint(format, _first(rows, 0))[0])) / probed
-    files = footprint(format, rows)[1] / probed
-    return int((images * each + len(tasks) * (empty + 2 * DISK_BLOCK)) * MARGIN), int(images * files) + 2 * len(tasks) + 8
+    return int((images * probed.image + len(tasks) * (probed.shard + 2 * DISK_BLOCK)) * MARGIN), int(images * probed.files) + 2 * len(tasks) + 8
 
 
-def probe(maker: ShardMaker, tasks: Sequence[ShardTask]) -> Rows:
-    """Return rows of a few images from tiles spread over the tasks."""
-    tiles = [tile for task in tasks[:: max(1, len(tasks) // PROBED_TILES)][:PROBED_TILES] for tile in task.tiles]
-    tiles = tiles[:: max(1, len(tiles) // PROBED_TILES)][:PROBED_TILES]
-    images, labels = [], []
-    for label, first, wanted in tiles:
-        found = encode.encode(maker.painted(label, first, min(wanted, PROBED_IMAGES)).images, maker.encoder, maker.mark)
-        images += found
-        labels += [label] * len(found)
-    numbers = np.arange(len(images), dtype=np.int64)
-    return Rows(images, np.array(labels, np.int64), maker.plan.classes, numbers, numbers, numbers, suffix=encode.SUFFIXES[maker.encoder])
-
-
-def expected(format: Format, maker: ShardMaker, tasks: Sequence[ShardTask], workers: int) -> dict[str, Any]:
+def expected(maker: ShardMaker, tasks: Sequence[ShardTask], workers: int) -> dict[str, Any]:
     """Return what the tasks will take, by a few tiles that are made in memory.
 
     Args:
-        format: their format.
         maker: makes their images.
         tasks: at least one.
         workers: that make them side by side.
@@ -69,7 +83,7 @@ def expected(format: Format, maker: ShardMaker, tasks: Sequence[ShardTask], work
         bytes (a tenth more than expected), objects (files), seconds without start-up, and "binds": which of sampling, encoding and writing
         takes the largest share of a worker's time, with that share.
     """
-    spent = dict.fromkeys(("sampling", "encoding", "writing"), 0.0)
+    spent, format = dict.fromkeys(("sampling", "encoding", "writing"), 0.0), maker.writer()
     tiles = [task.tiles[0] for task in tasks[:: max(1, len(tasks) // PROBED_TILES)][:PROBED_TILES]]
     maker.painted(*tiles[0])
     for label, first, wanted in tiles:
@@ -80,17 +94,17 @@ def expected(format: Format, maker: ShardMaker, tasks: Sequence[ShardTask], work
         moments.append(time.perf_counter())
         numbers = np.arange(wanted, dtype=np.int64)
         rows = Rows(files, np.full(wanted, label), maker.plan.classes, numbers, numbers, numbers, suffix=encode.SUFFIXES[maker.encoder])
-        footprint(format, rows)
+        on_disk(format, rows)
         moments.append(time.perf_counter())
         for name, took in zip(spent, np.diff(moments).tolist(), strict=True):
             spent[name] += took
-    need, objects = forecast(format, maker, tasks)
+    need, objects = needs(probe(maker, probing(tasks)), tasks)
     binds = max(spent, key=lambda name: spent[name])
     seconds = sum(spent.values()) / sum(tile[2] for tile in tiles) * sum(tile[2] for task in tasks for tile in task.tiles) / workers
     return {"bytes": need, "objects": objects, "seconds": round(seconds, 1), "binds": f"{binds} ({100 * spent[binds] / sum(spent.values()):.0f} %)"}
 
 
-def footprint(format: Format, rows: Rows) -> tuple[int, int]:
+def on_disk(format: Format, rows: Rows) -> tuple[int, int]:
     """Return bytes on disk and the number of files that stand beside the shard's own."""
     file = io.BytesIO()
     format.write(file, rows)

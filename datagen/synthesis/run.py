@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Mapping
@@ -178,7 +179,7 @@ def _planned(order: Order) -> dict[str, Any]:
         "device": origin.device,
         "workers": order.recipe.workers,
         **chosen,
-        "forecast": forecast.expected(order.format, order.maker(), order.share(), order.recipe.workers or 1) if order.share() else {},
+        "forecast": forecast.expected(order.maker(), order.share(), order.recipe.workers or 1) if order.share() else {},
     }
 
 
@@ -211,8 +212,6 @@ def _produce(order: Order, progress: Progress, begun: bool) -> dict[str, Any]:
         if begun:
             progress.say(f"continues: {len(notes):,} of {len(share):,} shards are {order.out.trust}")
         maker = order.maker()
-        acceptance.require(order.origin, [name for name, count in zip(order.plan.classes, order.plan.counts, strict=True) if count], order.plan.seed)
-        forecast.require(order.out, order.format, maker, missing)
         for note in _made(order, maker, missing, progress, there):
             notes[note.id] = note
         if text := acceptance.said(list(notes.values()), order.origin.confidence):
@@ -246,7 +245,9 @@ def _made(order: Order, maker: ShardMaker, missing: list[ShardTask], progress: P
 
     with Stopping() as stopping, progress.stage("images", sum(map(_wanted, order.share())), there), listening(heard):
         try:
-            notes = list(order.engine.run(missing, maker, order.recipe))
+            with contextlib.closing(order.engine.run([forecast.probing(missing), *missing], maker, order.recipe)) as made:
+                forecast.require(order.out, next(made), missing)
+                notes = list(made)
         except BaseException:
             if order.alone:
                 order.out.sweep()

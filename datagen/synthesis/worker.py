@@ -14,7 +14,9 @@ from datagen.contracts import Format, Rows
 from datagen.formats import encode
 from datagen.places import Place
 from datagen.records import ShardNote, ShardTask
+from datagen.synthesis import acceptance
 from datagen.synthesis.commit import commit
+from datagen.synthesis.forecast import Probed, probe
 from datagen.synthesis.heartbeat import beat
 from datagen.synthesis.painter import Origin, Painted, Painter, open_painter
 from datagen.synthesis.plan import Plan
@@ -47,8 +49,11 @@ class ShardMaker:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_painter": None}
 
-    def __call__(self, task: ShardTask) -> ShardNote:
-        """Make and commit one shard; returns its note."""
+    def __call__(self, task: ShardTask) -> ShardNote | Probed:
+        """Make and commit one shard; returns its note. Of a probe, look whether enough images are accepted, and return what they take on disk."""
+        if task.probe:
+            acceptance.require(self.painter(), self.origin, [name for name, count in zip(self.plan.classes, self.plan.counts, strict=True) if count])
+            return probe(self, task)
         rows = self.rows(task)
         began = time.perf_counter()
         note = commit(self.out, self.writer(), task, rows)
@@ -60,11 +65,15 @@ class ShardMaker:
         part: Format = registry.load("formats", self.format)()
         return part
 
-    def painted(self, label: int, first: int, wanted: int) -> Painted:
-        """Return one tile."""
+    def painter(self) -> Painter:
+        """Return what makes the images, opened at the first call."""
         if self._painter is None:
             self._painter = open_painter(self.origin, self.plan.seed)
-        return self._painter.tile(self.plan.classes[label], first, wanted)
+        return self._painter
+
+    def painted(self, label: int, first: int, wanted: int) -> Painted:
+        """Return one tile."""
+        return self.painter().tile(self.plan.classes[label], first, wanted)
 
     def rows(self, task: ShardTask) -> Rows:
         """Return the rows of a shard in the order they are stored; beats after each tile."""

@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
@@ -37,7 +37,7 @@ class Local:
         """Return (0, 1): the folder is this process's alone."""
         return 0, 1
 
-    def run(self, tasks: Sequence[ShardTask], make: Callable[[ShardTask], Any], recipe: Recipe) -> Iterator[Any]:
+    def run(self, tasks: Sequence[ShardTask], make: Callable[[ShardTask], Any], recipe: Recipe) -> Generator[Any, None, None]:
         """Run every task and yield what came of it.
 
         Args:
@@ -49,7 +49,7 @@ class Local:
             ResourceError: three workers died or hung at the same task.
             DatagenError: what `make` raised.
         """
-        count = min(recipe.workers or machine.processors(), len(tasks))
+        count = min(recipe.workers or machine.processors(), sum(not task.probe for task in tasks))
         if count <= 1:
             for task in tasks:
                 yield make(task)
@@ -95,7 +95,7 @@ class Crew:
         for worker in self.workers:
             worker.close()
 
-    def run(self, tasks: Sequence[ShardTask]) -> Iterator[Any]:
+    def run(self, tasks: Sequence[ShardTask]) -> Generator[Any, None, None]:
         """Yield the result of each task as it comes; raises as `Local.run`."""
         waiting = deque(tasks)
         left, looked = len(waiting), time.monotonic()
@@ -123,6 +123,8 @@ class Crew:
             self.workers.append(started(self.make, self.begun))
             self.begun += 1
         for worker in self.workers:
+            if any(other.task and other.task.probe for other in self.workers):
+                return
             if worker.task is None and waiting:
                 worker.task = waiting.popleft()
                 try:
@@ -196,7 +198,7 @@ def started(make: Callable[[ShardTask], Any], number: int) -> Worker:
 
 
 def serve() -> None:
-    """Work in a worker process until the other end closes: take `make`, then tasks, and say what came of each."""
+    """Work in a worker process until the other end closes: take `make`, open what it opens, then take tasks, and say what came of each."""
     inbox, outbox = Connection(os.dup(0), writable=False), Connection(os.dup(1), readable=False)
     os.dup2(2, 1)
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -204,6 +206,8 @@ def serve() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         make = inbox.recv()
+        with contextlib.suppress(Exception):
+            getattr(make, "painter", int)()
         while True:
             task = inbox.recv()
             with listening(lambda images, spent: outbox.send(("beat", (images, spent)))):

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -40,7 +40,7 @@ class Ray:
         """Return (0, 1): this process alone hands out the shards."""
         return 0, 1
 
-    def run(self, tasks: Sequence[ShardTask], make: Callable[[ShardTask], Any], recipe: Recipe) -> Iterator[Any]:
+    def run(self, tasks: Sequence[ShardTask], make: Callable[[ShardTask], Any], recipe: Recipe) -> Generator[Any, None, None]:
         """Run every task and yield what came of it.
 
         Args:
@@ -57,7 +57,7 @@ class Ray:
         with _joined(recipe.workers or machine.processors()), contextlib.redirect_stdout(sys.stderr):
             yield from self._run(list(tasks), make, recipe)
 
-    def _run(self, waiting: list[ShardTask], make: Callable[[ShardTask], Any], recipe: Recipe) -> Iterator[Any]:
+    def _run(self, waiting: list[ShardTask], make: Callable[[ShardTask], Any], recipe: Recipe) -> Generator[Any, None, None]:
         device = getattr(getattr(make, "origin", None), "device", "cpu")
         needs = {"num_gpus": 1, "num_cpus": 1} if device == "cuda" else {"num_cpus": 1}
         remote = ray.remote(**needs, max_retries=DEATHS - 1)(_made)
@@ -67,7 +67,7 @@ class Ray:
         try:
             while waiting or running:
                 room = asked or int(ray.cluster_resources().get("GPU" if device == "cuda" else "CPU", 1)) + AHEAD
-                while waiting and len(running) < room:
+                while waiting and len(running) < room and not any(task.probe for task in running.values()):
                     task = waiting.pop(0)
                     running[remote.remote(key, maker, task)] = task
                 ready, _ = ray.wait(list(running), timeout=PATIENCE)
@@ -119,7 +119,7 @@ def _made(key: str, make: Callable[[ShardTask], Any], task: ShardTask) -> tuple[
     if key not in _makers:
         _makers.clear()
         _makers[key] = make
-    return _makers[key](task), sum(wanted for _, _, wanted in task.tiles)
+    return _makers[key](task), 0 if task.probe else sum(wanted for _, _, wanted in task.tiles)
 
 
 def _got(reference: Any, task: ShardTask) -> tuple[Any, int]:
