@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +47,18 @@ def made(run: Path, out: Path, **settings: object) -> dict[str, np.ndarray]:
     synthesize(run, out, gather(None, [], **settings), progress=Progress(quiet=True))
     table = pq.read_table(sorted((out / "data").glob("*.parquet"))).to_pandas().sort_values(["label", "index"])
     return {name: table[name].to_numpy() for name in table.columns}
+
+
+ALONE = """
+import sys, datagen
+datagen.synthesize(*sys.argv[1:], per_class=64, shard_images=64, workers=2, device="cpu", min_confidence=0.0, keep_near_copies=True)
+assert "torch" not in sys.modules, "seconds before the first image, and memory that nothing uses"
+"""
+
+
+def test_workers_alone_open_the_generator(fitted: Path, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", ALONE, fitted, tmp_path / "out"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def usual(free: dict[str, np.ndarray]) -> float:

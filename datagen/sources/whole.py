@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 
-from datagen.footprint import JPEG_MARKER
+from datagen.footprint import segments
 
 
 def whole(data: bytes, kind: str | None) -> bool:
@@ -43,14 +43,11 @@ def _png_end(data: bytes) -> int | None:
 
 def _jpeg_end(data: bytes) -> int | None:
     """Return the place behind the end marker that follows a scan; None without one."""
-    place, scanned = 2, False
-    while found := JPEG_MARKER.search(data, place):
-        marker, place = found[1][0], found.end()
+    scanned = False
+    for marker, place in segments(data):
         if marker == 0xD9:
             return place if scanned else None
         scanned = scanned or marker == 0xDA
-        if marker not in (0x01, 0xD8):
-            place += int.from_bytes(data[place : place + 2], "big")
     return None
 
 
