@@ -11,7 +11,7 @@ from torch import nn
 
 from datagen.contracts import Spec, Stage, State, Walk
 from datagen.generators import losses
-from datagen.generators.descent import descend
+from datagen.generators.descent import adam, descend
 from datagen.generators.layers import Painter, Tower, normal_like
 from datagen.generators.prior import ClassGaussians
 
@@ -82,7 +82,7 @@ class CVAE:
         state.modules |= {"encoder": encoder, "decoder": decoder, "prior": ClassGaussians(spec.classes, latent)}
         weights = [*encoder.parameters(), *decoder.parameters()]
         if state.trains:
-            state.optimizers["autoencoder"] = torch.optim.AdamW(weights, lr=recipe.learning_rate or 0.0, betas=(0.9, 0.99), weight_decay=1e-4)
+            state.optimizers["autoencoder"] = adam(weights, state, betas=(0.9, 0.99), decay=1e-4)
 
     def _step(self, state: State, images: torch.Tensor, labels: torch.Tensor, done: float) -> Mapping[str, torch.Tensor]:
         mean, log_variance = state.modules["encoder"](images, labels)

@@ -13,7 +13,7 @@ from torch import nn
 from datagen.contracts import Spec, Stage, State, Walk
 from datagen.generators import losses
 from datagen.generators.augment import augment
-from datagen.generators.descent import descend
+from datagen.generators.descent import adam, descend
 from datagen.generators.layers import Up, class_mix, normal_like, resolutions, widths
 
 
@@ -99,7 +99,7 @@ class DCGAN:
         state.modules |= nets
         for name, net in nets.items():
             if state.trains:
-                state.optimizers[name] = torch.optim.Adam(net.parameters(), lr=recipe.learning_rate or 0.0, betas=(0.5, 0.999))
+                state.optimizers[name] = adam(net.parameters(), state, betas=(0.5, 0.999))
 
     def _step(self, state: State, images: torch.Tensor, labels: torch.Tensor, done: float) -> Mapping[str, torch.Tensor]:
         generator, critic, recipe = state.modules["generator"], state.modules["critic"], state.spec.recipe

@@ -1,10 +1,24 @@
-"""One step down a loss that a number that is none cannot spoil."""
+"""The optimiser, and one step down a loss that a number that is none cannot spoil."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import torch
 
 from datagen import ranks
+from datagen.contracts import State
+
+
+def adam(
+    weights: Iterable[torch.nn.Parameter], state: State, *, step: float | None = None, betas: tuple[float, float], decay: float = 0.0
+) -> torch.optim.AdamW:
+    """Return Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2), the recipe's learning rate unless `step` is given.
+
+    On a CPU it passes over each weight once, in place of once for each of its operations.
+    """
+    rate = state.spec.recipe.learning_rate or 0.0 if step is None else step
+    return torch.optim.AdamW(weights, lr=rate, betas=betas, weight_decay=decay, fused=True if state.spec.recipe.device == "cpu" else None)
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from torch import nn
 from datagen.contracts import Spec, Stage, State, Walk
 from datagen.generators import losses
 from datagen.generators.augment import augment
-from datagen.generators.descent import descend
+from datagen.generators.descent import adam, descend
 from datagen.generators.layers import Painter, Tower, class_mix, normal_like
 
 EMBED = 64
@@ -88,7 +88,7 @@ class GAN:
         state.modules |= nets
         for name, net in nets.items():
             if state.trains:
-                state.optimizers[name] = torch.optim.Adam(net.parameters(), lr=recipe.learning_rate or 0.0, betas=(0.0, 0.99))
+                state.optimizers[name] = adam(net.parameters(), state, betas=(0.0, 0.99))
 
     def _step(self, state: State, images: torch.Tensor, labels: torch.Tensor, done: float) -> Mapping[str, torch.Tensor]:
         recipe = state.spec.recipe

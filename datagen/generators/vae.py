@@ -14,7 +14,7 @@ from datagen.contracts import Spec, Stage, State, Walk
 from datagen.generators import losses
 from datagen.generators.cvae import EXPLAINED as OF_A_BOUND
 from datagen.generators.cvae import Decoder
-from datagen.generators.descent import descend
+from datagen.generators.descent import adam, descend
 from datagen.generators.flow import Flow
 from datagen.generators.layers import Tower, normal_like
 from datagen.generators.prior import EXTRA, ClassGaussians, LocalGaussians
@@ -127,7 +127,7 @@ class VAE:
         eyes = Eyes(state.spec, max(SEEING, int(state.spec.recipe.width or 0) // 2))
         state.modules["eyes"] = eyes
         if state.trains:
-            state.optimizers["eyes"] = torch.optim.AdamW(eyes.parameters(), lr=state.spec.recipe.learning_rate or 0.0, weight_decay=1e-2)
+            state.optimizers["eyes"] = adam(eyes.parameters(), state, betas=(0.9, 0.999), decay=1e-2)
 
     def _see(self, state: State, images: torch.Tensor, labels: torch.Tensor, done: float) -> Mapping[str, torch.Tensor]:
         logits = state.modules["eyes"](images).float()
@@ -143,7 +143,7 @@ class VAE:
         state.modules["eyes"].requires_grad_(False)
         weights = [*encoder.parameters(), *decoder.parameters()]
         if state.trains:
-            state.optimizers["autoencoder"] = torch.optim.AdamW(weights, lr=recipe.learning_rate or 0.0, betas=(0.9, 0.99), weight_decay=1e-4)
+            state.optimizers["autoencoder"] = adam(weights, state, betas=(0.9, 0.99), decay=1e-4)
 
     def _step(self, state: State, images: torch.Tensor, labels: torch.Tensor, done: float) -> Mapping[str, torch.Tensor]:
         eyes = state.modules["eyes"]
@@ -164,7 +164,7 @@ class VAE:
         flow = Flow(spec.classes, int(recipe.latent or 0))
         state.modules["prior"] = flow
         if state.trains:
-            state.optimizers["flow"] = torch.optim.AdamW(flow.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=1e-4)
+            state.optimizers["flow"] = adam(flow.parameters(), state, step=1e-3, betas=(0.9, 0.99), decay=1e-4)
 
     @torch.no_grad()
     def _latents(self, state: State, images: Walk) -> torch.Tensor:
