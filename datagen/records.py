@@ -94,6 +94,7 @@ class Recipe(BaseModel):
     width: int | None = setting(FIT, "channels of the widest resolution", ge=4, le=2048)
     latent: int | None = setting(FIT, "numbers of noise or latent an image", ge=1, le=4096)
     beta: NotNegative | None = setting(FIT, "weight of the KL term of a VAE, 1 is the plain ELBO")
+    texture: int | None = setting(FIT, "numbers of what vae's decoder leaves out of an image, drawn with its latent", ge=0, le=4096)
     prior: Literal["auto", "flow", "local"] = setting(FIT, "of vae's latents: a flow, or local Gaussians; auto: a flow on a GPU", "auto")
     gamma: NotNegative | None = setting(FIT, "weight of the R1 and R2 penalties of a GAN")
     loss: Literal["non-saturating", "minimax"] = setting(FIT, "generator's loss of dcgan (Goodfellow et al. 2014)", "non-saturating")

@@ -303,6 +303,16 @@ def test_plan_prefers_what_the_user_said(tmp_path: Path) -> None:
     assert spec.recipe.colour == "grey"
 
 
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=8), st.integers(8, 200))
+def test_a_short_walk_spares_small_classes(counts: list[int], most: int) -> None:
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(len(counts)), counts))
+    shown = Batches(np.zeros((len(labels), 1, 1, 1), np.uint8), labels, np.arange(len(labels)), balanced=True, seed=0)
+    found = torch.bincount(torch.cat([some for _, some in shown.walk(7, most=most)]), minlength=len(counts)).tolist()
+    assert sum(found) == min(most, len(labels))
+    least = min((share for share, count in zip(found, counts, strict=True) if share < count), default=0)
+    assert all(share == count or share <= least + 1 for share, count in zip(found, counts, strict=True))
+
+
 def test_state_holds_only_what_is_sampled(tmp_path: Path) -> None:
     from datagen.generators.cvae import CVAE
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from datagen.generators.texture import Texture
+
 NEIGHBOURS, EACH = 20, 10
 """images that a local Gaussian is fitted to, and images of a class for each of its Gaussians"""
 EXTRA = NEIGHBOURS + 1
@@ -17,8 +19,8 @@ BLOCK = 256
 """neighbourhoods that are looked for together"""
 MOST = 20_000
 """images of a class that are looked at"""
-NUMBERS = 8_000_000
-"""that all Gaussians together may have: 32 MB"""
+NUMBERS = 32_000_000
+"""that all Gaussians together may have: 64 MB in half precision"""
 
 
 class ClassGaussians(nn.Module):
@@ -69,13 +71,14 @@ def components(counts: Sequence[int], latent: int) -> list[int]:
 class LocalGaussians(nn.Module):
     """Many Gaussians a class over the latents, each fitted to the neighbourhood of one image (Vincent & Bengio 2003, manifold Parzen windows).
 
-    A neighbourhood's mean and covariance are of its images' posteriors: no single image is kept. The drawn latents follow the
+    A neighbourhood's mean and principal directions are of its images' posteriors: no single image is kept. The drawn latents follow the
     bends of a class that one Gaussian cuts across, without training; classes of few images have one Gaussian, as `ClassGaussians`.
-    Takes EXTRA numbers of noise more than a latent has: how far along each neighbour, and which Gaussian of the class.
+    Takes EXTRA numbers of noise more than a latent has: how far along each direction, and which Gaussian of the class.
 
     Args:
         counts: training images a class.
         latent: numbers a latent has.
+        texture: what a decoder leaves out of an image; its numbers are drawn along with a latent, from the same neighbours.
     """
 
     mean: torch.Tensor
@@ -85,48 +88,65 @@ class LocalGaussians(nn.Module):
     first: torch.Tensor
     many: torch.Tensor
 
-    def __init__(self, counts: Sequence[int], latent: int) -> None:
+    def __init__(self, counts: Sequence[int], latent: int, texture: Texture | None = None) -> None:
         super().__init__()
-        many = components(counts, latent)
+        self.latent, self.texture = latent, texture
+        size = latent + (len(texture.basis) if texture is not None else 0)
+        many = components(counts, size)
         number = sum(many)
         self.register_buffer("many", torch.tensor(many))
         self.register_buffer("first", torch.tensor([0, *itertools.accumulate(many[:-1])]))
-        self.register_buffer("centre", torch.zeros(len(counts), latent))
-        self.register_buffer("mean", torch.zeros(number, latent))
-        self.register_buffer("along", torch.zeros(number, NEIGHBOURS, latent))
+        self.register_buffer("centre", torch.zeros(len(counts), size))
+        self.register_buffer("mean", torch.zeros(number, size))
+        self.register_buffer("along", torch.zeros(number, NEIGHBOURS, size, dtype=torch.float16))
         self.register_buffer("factor", _units(len(counts), latent))
 
     @torch.no_grad()
-    def fit(self, means: torch.Tensor, variances: torch.Tensor, labels: torch.Tensor) -> None:
-        """Fit to posterior means and variances float [N, latent] of images with labels int64 [N]; classes without images stay."""
-        whole = ClassGaussians(*self.centre.shape)
+    def fit(self, means: torch.Tensor, variances: torch.Tensor, labels: torch.Tensor, texture: torch.Tensor | None = None) -> None:
+        """Fit to posterior means and variances float [N, latent] of images with labels int64 [N]; classes without images stay.
+
+        Args:
+            means, variances, labels: as said.
+            texture: float [N, texture] of the same images; classes of few images draw their mean.
+        """
+        whole = ClassGaussians(len(self.centre), self.latent)
         whole.fit(means, variances, labels)
-        self.centre.copy_(whole.mean)
+        both = means if texture is None else torch.cat([means, texture], dim=1)
         for label, (first, many) in enumerate(zip(self.first.tolist(), self.many.tolist(), strict=True)):
             rows = torch.nonzero(labels == label)[:, 0]
             self.along[first : first + many] = 0
+            if len(rows):
+                self.centre[label] = both[rows].mean(dim=0)
             if many == 1 or len(rows) < NEIGHBOURS:
-                self.mean[first : first + many], self.factor[label] = whole.mean[label], whole.factor[label]
+                self.mean[first : first + many], self.factor[label] = self.centre[label], whole.factor[label]
                 continue
             self.factor[label] = torch.diag(variances[rows].double().mean(dim=0).sqrt()).to(self.factor)
-            own = means[rows[_spaced(len(rows), MOST)]]
+            rows = rows[_spaced(len(rows), MOST)]
+            own = means[rows]
             for place, anchors in enumerate(own[_spaced(len(own), many)].split(BLOCK)):
-                near = own[torch.cdist(anchors, own).topk(NEIGHBOURS, largest=False).indices]
+                near = both[rows[torch.cdist(anchors, own).topk(NEIGHBOURS, largest=False).indices]]
                 here = slice(first + place * BLOCK, first + place * BLOCK + len(anchors))
                 self.mean[here] = near.mean(dim=1)
-                self.along[here] = (near - near.mean(dim=1, keepdim=True)) / math.sqrt(NEIGHBOURS - 1)
+                self.along[here] = _turned((near - near.mean(dim=1, keepdim=True)) / math.sqrt(NEIGHBOURS - 1))
 
     def forward(self, labels: torch.Tensor, noise: torch.Tensor, spread: float = 1.0, guidance: float = 0.0) -> torch.Tensor:
-        """Return latents [N, latent] for labels [N] and standard normal noise [N, latent + EXTRA].
+        """Return latents and texture [N, latent + texture] for labels [N] and standard normal noise [N, latent + EXTRA].
 
         Spread scales the distance to the mean of the class, guidance moves that away from the mean of all.
         """
-        own, along, which = noise.split([self.mean.shape[1], NEIGHBOURS, 1], dim=1)
+        own, along, which = noise.split([self.latent, NEIGHBOURS, 1], dim=1)
         share = torch.special.ndtr(which[:, 0].double()).clamp(0, 1 - 1e-9)
         place = self.first[labels] + (share * self.many[labels]).long()
         centre = self.centre[labels]
-        latents = self.mean[place] + torch.einsum("nkj,nk->nj", self.along[place], along) + torch.einsum("nij,nj->ni", self.factor[labels], own)
-        return centre + guidance * (centre - self.centre.mean(dim=0)) + spread * (latents - centre)
+        drawn = self.mean[place] + torch.einsum("nkj,nk->nj", self.along[place].float(), along)
+        drawn[:, : self.latent] += torch.einsum("nij,nj->ni", self.factor[labels], own)
+        return centre + guidance * (centre - self.centre.mean(dim=0)) + spread * (drawn - centre)
+
+
+def _turned(directions: torch.Tensor) -> torch.Tensor:
+    """Return principal directions [N, K, D] of the same covariances as directions [N, K, D], so that none leads to a single neighbour."""
+    axes = torch.linalg.eigh(directions.double() @ directions.double().mT).eigenvectors
+    return (axes.mT @ directions.double()).to(directions)
 
 
 def _units(many: int, size: int) -> torch.Tensor:

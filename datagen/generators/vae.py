@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,11 +18,16 @@ from datagen.generators.descent import adam, descend
 from datagen.generators.flow import Flow
 from datagen.generators.layers import Tower, normal_like
 from datagen.generators.prior import EXTRA, ClassGaussians, LocalGaussians
+from datagen.generators.texture import Texture
 
+WALKED = 500
+"""training images that are looked at together after the last step"""
 FEW = 30
 """images of the smallest class from which a flow is learnt"""
 SEEING = 16
 """channels of the recogniser's first layer, at least"""
+TEXTURE = 256
+"""numbers of what the decoder leaves out, at most a third of those of an image"""
 PERCEPTION = 2.0
 """weight of the perceptual distance beside the pixels' likelihood"""
 
@@ -105,6 +110,7 @@ class VAE:
             "beta": 0.3,
             "half_life": 20_000,
             "prior": "flow" if self._flows(spec) else "local",
+            "texture": 0 if self._flows(spec) else min(TEXTURE, pixels // 3),
         }
 
     def noise(self, spec: Spec) -> int:
@@ -138,7 +144,8 @@ class VAE:
         spec, recipe = state.spec, state.spec.recipe
         width, latent = int(recipe.width or 0), int(recipe.latent or 0)
         encoder, decoder = Encoder(spec, width, latent), Decoder(spec, width, latent)
-        prior = ClassGaussians(spec.classes, latent) if self._flows(spec) else LocalGaussians(spec.counts, latent)
+        texture = Texture(int(recipe.texture), spec.shape) if recipe.texture else None
+        prior = ClassGaussians(spec.classes, latent) if self._flows(spec) else LocalGaussians(spec.counts, latent, texture)
         state.modules |= {"encoder": encoder, "decoder": decoder, "prior": prior}
         state.modules["eyes"].requires_grad_(False)
         weights = [*encoder.parameters(), *decoder.parameters()]
@@ -180,22 +187,40 @@ class VAE:
         return {"flow": descend(state.optimizers["flow"], loss)}
 
     def finish(self, state: State, images: Walk) -> None:
-        """Fit Gaussians to the posteriors of the training images, where no flow is learnt yet."""
-        if not isinstance(state.modules["prior"], Flow):
-            state.modules["prior"].fit(*_posteriors(state, images))
+        """Fit Gaussians to the posteriors of the training images, where no flow is learnt yet, and to what the decoder leaves out of them."""
+        prior = state.modules["prior"]
+        if isinstance(prior, LocalGaussians) and prior.texture is not None:
+            posteriors = _posteriors(state, images)
+            every = prior.texture.every(len(posteriors[0]))
+            prior.texture.fit(torch.cat(list(_left_out(state, images, posteriors[0], every))))
+            prior.fit(*posteriors, torch.cat([prior.texture.numbers(left).cpu() for left in _left_out(state, images, posteriors[0])]))
+        elif not isinstance(prior, Flow):
+            prior.fit(*_posteriors(state, images))
 
     def sample(self, state: State, labels: torch.Tensor, noise: torch.Tensor, spread: float, guidance: float) -> torch.Tensor:
         """Return images float [N, C, H, W] in [-1, 1] for labels [N] and noise [N, latent]."""
-        latents = state.modules["prior"](labels, noise, spread, guidance)
-        return state.modules["decoder"](latents, labels).float().clamp(-1, 1)
+        prior = state.modules["prior"]
+        drawn = prior(labels, noise, spread, guidance)
+        latents = drawn[:, : int(state.spec.recipe.latent or 0)]
+        images = state.modules["decoder"](latents, labels).float()
+        if isinstance(prior, LocalGaussians) and prior.texture is not None:
+            images = images + prior.texture(drawn[:, latents.shape[1] :]).view_as(images)
+        return images.clamp(-1, 1)
 
 
 @torch.no_grad()
 def _posteriors(state: State, images: Walk) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return means and variances [N, latent] of the posteriors and labels [N] of all training images, on the CPU."""
     found = []
-    for pictures, labels in images(500):
+    for pictures, labels in images(WALKED):
         mean, log_variance = state.modules["encoder"](pictures)
         found.append((mean.cpu(), log_variance.exp().cpu(), labels.cpu()))
     means, variances, labels_of = (torch.cat(parts) for parts in zip(*found, strict=True))
     return means, variances, labels_of
+
+
+@torch.no_grad()
+def _left_out(state: State, images: Walk, means: torch.Tensor, every: int = 1) -> Iterator[torch.Tensor]:
+    """Yield what the decoder leaves out of the training images [N, C, H, W], of one in so many, by their posterior means [N, latent]."""
+    for (pictures, labels), own in zip(images(WALKED), means.split(WALKED), strict=True):
+        yield pictures[::every] - state.modules["decoder"](own[::every].to(pictures), labels[::every]).float()

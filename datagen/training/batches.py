@@ -65,10 +65,21 @@ class Batches:
         return picked
 
     def walk(self, batch: int, device: str = "cpu", most: int | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield all training images and labels once, in their order, `batch` at a time; with `most` every n-th of them, about so many."""
-        rows = self.rows if most is None else self.rows[:: max(1, len(self.rows) // most)]
+        """Yield all training images and labels once, in their order, `batch` at a time; with `most` no more than so many, of large classes fewer."""
+        rows = self.rows if most is None or len(self.rows) <= most else self._some(most)
         for start in range(0, len(rows), batch):
             yield self.images(rows[start : start + batch], device)
+
+    def _some(self, most: int) -> np.ndarray:
+        """Return training rows int64, `most` at the most: evenly spaced ones of each class, all of those that have no more than their share."""
+        labels = self.labels[self.rows]
+        left, shares = most, np.zeros(int(labels.max()) + 1, np.int64)
+        counts = np.bincount(labels)
+        for place, label in enumerate(np.argsort(counts, kind="stable")):
+            shares[label] = min(counts[label], left // (len(counts) - place))
+            left -= shares[label]
+        places = [np.flatnonzero(labels == label)[(np.arange(share) * counts[label]) // max(share, 1)] for label, share in enumerate(shares)]
+        return self.rows[np.sort(np.concatenate(places))]
 
     def instead(self, rows: np.ndarray, inputs: torch.Tensor, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
         """Return what stands for the given training images, and labels int64 [N]; `inputs` [M, ...] are in the order of `walk`."""

@@ -16,6 +16,8 @@ from datagen.training.selection import Selected
 
 NAMES = {"replace": "synthetic", "augment": "both"}
 """what a recogniser is trained on where the images are for a mode"""
+LOOKED = 100_000
+"""training images that a family looks at after the last step, at most: minutes on a CPU"""
 
 
 def finish(job: loop.Job, real: Real) -> None:
@@ -23,7 +25,7 @@ def finish(job: loop.Job, real: Real) -> None:
     for net in job.state.modules.values():
         net.eval()
     torch.manual_seed(seeds.integer(job.state.spec.recipe.seed, "finish"))
-    job.family.finish(job.state, lambda batch: job.batches.walk(batch, job.device))
+    job.family.finish(job.state, lambda batch: job.batches.walk(batch, job.device, LOOKED))
     images = sum(job.totals)
     grid = job.watch.grid(job.family, job.sampled(), images, job.device)
     job.watch.tell("choosing")
