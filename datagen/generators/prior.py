@@ -13,6 +13,8 @@ from datagen.generators.texture import Texture
 
 NEIGHBOURS, EACH = 20, 10
 """images that a local Gaussian is fitted to, and images of a class for each of its Gaussians"""
+SEVERAL = 30
+"""images of a class from which it has local Gaussians"""
 EXTRA = NEIGHBOURS + 1
 """numbers of noise that local Gaussians take besides those of a latent"""
 BLOCK = 256
@@ -62,8 +64,8 @@ class ClassGaussians(nn.Module):
 
 
 def components(counts: Sequence[int], latent: int) -> list[int]:
-    """Return how many Gaussians each class gets: about one to `EACH` of its images, one below two neighbourhoods, less where all would be large."""
-    wanted = [min(count, MOST) // EACH if count >= 2 * NEIGHBOURS else 1 for count in counts]
+    """Return how many Gaussians each class gets: about one to `EACH` of its images, one below `SEVERAL`, less where all would be large."""
+    wanted = [min(count, MOST) // EACH if count >= SEVERAL else 1 for count in counts]
     share = min(1.0, NUMBERS / ((NEIGHBOURS + 1) * latent * max(1, sum(wanted))))
     return [max(1, int(many * share)) for many in wanted]
 
