@@ -243,11 +243,12 @@ def _made(order: Order, maker: ShardMaker, missing: list[ShardTask], progress: P
         if images:
             progress.advance(images, f"{done / max(time.monotonic() - began, 1e-9):,.0f} images/s{_shares(stages)}")
 
-    with Stopping() as stopping, progress.stage("images", sum(map(_wanted, order.share())), there), listening(heard):
+    with Stopping() as stopping, listening(heard):
         try:
             with contextlib.closing(order.engine.run([forecast.probing(missing), *missing], maker, order.recipe)) as made:
                 forecast.require(order.out, next(made), missing)
-                notes = list(made)
+                with progress.stage("images", sum(map(_wanted, order.share())), there):
+                    notes = list(made)
         except BaseException:
             if order.alone:
                 order.out.sweep()
