@@ -71,6 +71,14 @@ def test_a_class_of_few_images_has_one_gaussian() -> None:
     torch.testing.assert_close(local(asked, noise), one(asked, noise[:, :4]), atol=1e-5, rtol=0)
 
 
+def test_every_gaussian_is_fitted_where_fewer_images_are_looked_at_than_there_are_gaussians() -> None:
+    """As for a picture while a stage trains, and in sets of millions."""
+    torch.manual_seed(0)
+    local, points = prior.LocalGaussians([1000], 3), torch.randn(40, 3) + 10
+    local.fit(points, torch.full_like(points, 1e-4), torch.zeros(40, dtype=torch.long))
+    assert len(local.mean) == 100 and local.mean.min() > 5
+
+
 @given(st.lists(st.integers(1, 100_000), min_size=1, max_size=50), st.integers(1, 512))
 def test_components_are_bounded(counts: list[int], latent: int) -> None:
     found = prior.components(counts, latent)

@@ -125,7 +125,7 @@ class LocalGaussians(nn.Module):
             self.factor[label] = torch.diag(variances[rows].double().mean(dim=0).sqrt()).to(self.factor)
             rows = rows[_spaced(len(rows), MOST)]
             own = means[rows]
-            for place, anchors in enumerate(own[_spaced(len(own), many)].split(BLOCK)):
+            for place, anchors in enumerate(own[_spaced(len(own), many, again=True)].split(BLOCK)):
                 near = both[rows[torch.cdist(anchors, own).topk(NEIGHBOURS, largest=False).indices]]
                 here = slice(first + place * BLOCK, first + place * BLOCK + len(anchors))
                 self.mean[here] = near.mean(dim=1)
@@ -158,6 +158,6 @@ def _units(many: int, size: int) -> torch.Tensor:
     return found
 
 
-def _spaced(count: int, most: int) -> torch.Tensor:
-    """Return at most so many places int64 between 0 and count - 1, evenly spaced."""
-    return torch.linspace(0, count - 1, min(count, most)).round().long()
+def _spaced(count: int, most: int, *, again: bool = False) -> torch.Tensor:
+    """Return at most so many places int64 between 0 and count - 1, evenly spaced; with `again` exactly so many, some of them several times."""
+    return torch.linspace(0, count - 1, most if again else min(count, most)).round().long()
