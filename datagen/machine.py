@@ -52,6 +52,16 @@ def device(wanted: str) -> str:
     return wanted
 
 
+def half() -> str:
+    """Return the names of the processor's half-precision (bf16) instructions, "" where it has none or does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    flags = next((line.partition(":")[2].split() for line in lines if line.lower().startswith(("flags", "features"))), [])
+    return " ".join(sorted(flag for flag in flags if "bf16" in flag))
+
+
 def take_gpu(device: str) -> None:
     """Of several GPUs compute on the one that LOCAL_RANK says, counted around; torchrun sets it, and so does each worker process."""
     if device == "cuda":

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from datagen.errors import UsageError, nearest
-from datagen.records import FIT, Recipe, group_of
+from datagen.records import FIT, NETS, Recipe, group_of
 
 ENVIRONMENT = "DATAGEN_"
 WAYS = ("per_class", "count", "quota", "balance_with")
@@ -203,7 +203,7 @@ def suited(made: Recipe, shape: tuple[int, int, int], images: int, device: str) 
     if any(origin.startswith("recipe ") for origin in made.origins.values()):
         return made
     name = fitting(shape, images, device)
-    own = set(made.settings(FIT)) - {"images", "budget"}
+    own = set(made.settings(FIT, NETS)) - {"images", "budget"}
     fresh = {k: v for k, v in (read(name)[0] if name else {}).items() if k in own and made.origins.get(k, "default") == "default"}
     return made.changed(f"recipe {name}", **fresh)
 

@@ -51,7 +51,7 @@ Seconds = Annotated[float, Field(ge=1, le=10**8, allow_inf_nan=False), BeforeVal
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-ANY, READ, FIT, MAKE, JUDGE = "every verb", "reading images", "fit", "synthesize", "evaluate"
+ANY, READ, FIT, NETS, MAKE, JUDGE = "every verb", "reading images", "fit", "fit and synthesize", "synthesize", "evaluate"
 
 
 def setting(group: str, help: str, default: Any = None, **limits: Any) -> Any:
@@ -105,10 +105,11 @@ class Recipe(BaseModel):
     )
     flips: bool = setting(FIT, "mirror training images; only where mirrored images keep their label", False)
     half_life: Count | None = setting(FIT, "half-life of the moving average of the weights, in images")
-    precision: Literal["auto", "fp32", "bf16"] = setting(FIT, "auto: timed on this machine", "auto")
     layout: Literal["auto", "contiguous", "channels-last"] = setting(FIT, "memory layout; auto: timed on this machine", "auto")
     checkpoint_every: Count | None = setting(FIT, "images between two checkpoints; planned: about one a minute")
     grid_every: Count | None = setting(FIT, "images between two sample grids; planned: about one a minute")
+
+    precision: Literal["auto", "fp32", "bf16"] = setting(NETS, "auto: timed by fit, training and drawing each; a chip of another kind draws in fp32", "auto")
 
     per_class: Count | None = setting(MAKE, "images of each class")
     count: Count | None = setting(MAKE, "images of all classes together, see proportions")
@@ -230,7 +231,7 @@ class GeneratorCard:
         counts: training images of each class.
         images_seen: training images shown, counting repeats.
         settings: the recipe's values of the group "fit" that build the nets.
-        chosen: what `fit` chose (spread, guidance, precision, layout) with its reason.
+        chosen: what `fit` chose (spread, confidence, guidance, the precision of drawing) with its reason.
         data: fingerprint and counts of the training data; no path and no name of a file.
         hashes: SHA-256 of each file beside the card.
         noise: numbers of noise an image.

@@ -9,7 +9,7 @@ import typer
 
 from datagen.cli.options import Asked, Outcome, Verb
 from datagen.cli.show import quoted, rows
-from datagen.records import ANY, FIT, READ
+from datagen.records import ANY, FIT, NETS, READ
 
 
 def run(
@@ -47,4 +47,4 @@ def _plan(asked: Asked, folder: str) -> Outcome:
     return Outcome({"settings": ready.recipe.settings(), "origins": dict(ready.recipe.origins), "plan": lines}, "\n".join(lines))
 
 
-VERB = Verb(run, "Fit a class-conditional generator to labelled images.", (ANY, READ, FIT))
+VERB = Verb(run, "Fit a class-conditional generator to labelled images.", (ANY, READ, FIT, NETS))

@@ -8,7 +8,7 @@ import typer
 
 from datagen.cli.options import Asked, Outcome, Verb
 from datagen.cli.show import quoted, rows
-from datagen.records import ANY, MAKE
+from datagen.records import ANY, MAKE, NETS
 
 
 def run(
@@ -29,4 +29,4 @@ def run(
     return Outcome(value, rows(value), "" if asked.dry_run else f"datagen evaluate {quoted(out)} {runs} --out report")
 
 
-VERB = Verb(run, "Make labelled images into shards, exactly as many as asked for.", (ANY, MAKE))
+VERB = Verb(run, "Make labelled images into shards, exactly as many as asked for.", (ANY, NETS, MAKE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,7 @@ from datagen.synthesis.card import dataset_card
 from datagen.synthesis.croissant import croissant
 
 OURS = {".lock", holding.NAME, "status.json", SIDE}
-ASKED = ("seed", "counts", "mode", "format", "shard_images", "spread", "guidance", "confidence", "encoder")
+ASKED = ("seed", "counts", "mode", "format", "shard_images", "spread", "guidance", "confidence", "precision", "encoder")
 """keys of a plan that flags decide; another value in a folder that was begun is a contradiction of the user"""
 
 
@@ -64,6 +65,16 @@ def _begun(out: Place, content: bytes, plan: Mapping[str, Any]) -> Mapping[str, 
     if storage.seal(known) == storage.seal(plan):
         out.create(PLAN, storage.seal(plan), again=True)
     return known
+
+
+def precision(out: Place) -> str | None:
+    """Return the precision that a place was begun with, which every continuation takes, on whatever chip; None where none is told."""
+    for name in (PLAN, MANIFEST):
+        with contextlib.suppress(ArtefactError):
+            told = storage.unseal(out.read(name) or b"", out.where(name)).get("ingredients")
+            if isinstance(told, Mapping) and (known := told.get("precision")) in {"fp32", "bf16"}:
+                return str(known)
+    return None
 
 
 def refuse_many(out: Place, format: Format) -> None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import datagen
+from datagen import drawing, registry, storage, tensors, untrusted
 from datagen import recipe as recipes
-from datagen import registry, storage, tensors, untrusted
 from datagen.contracts import Family, Spec, State
 from datagen.errors import ArtefactError, ResourceError, SafetyError, UsageError
 from datagen.recogniser import near
@@ -29,8 +29,6 @@ SIDE, CHANNELS, CLASSES = 1024, (1, 3), 100_000
 """largest height and width in pixels, channels, and most classes that a card may say"""
 KINDS = {"family": str, "family_hash": str, "version": str, "images_seen": int, "noise": int, "settings": dict, "chosen": dict, "data": dict, "hashes": dict}
 BUILD_SEED = 1
-LAYOUTS = {"cpu": "channels-last"}
-"""memory layout by device, contiguous elsewhere: measured up to a quarter faster; it decides last bits, so it is part of the production id"""
 
 
 FILLS = {"normal_", "uniform_", "trunc_normal_", "zeros_", "ones_", "constant_", "zero_", "fill_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_"}
@@ -177,14 +175,15 @@ class Generator:
         folder: holds the card and the weights.
         device: cpu, cuda or mps.
         family: what the user named, as for `family_name`.
+        precision: "fp32" or "bf16", of the nets that draw and of the filter's.
 
     Raises:
         ArtefactError: anything is damaged, too new, or does not fit the family.
         UsageError: the user named another family.
     """
 
-    def __init__(self, folder: Path, device: str = "cpu", family: str = "") -> None:
-        self.folder, self.device = folder, device
+    def __init__(self, folder: Path, device: str = "cpu", family: str = "", precision: str = "fp32") -> None:
+        self.folder, self.device, self.precision = folder, device, precision
         self.card, self.hash = read_card(folder)
         self.family = family_of(folder, self.card, family)
         spec = Spec(len(self.card.classes), self.card.shape, self.card.counts, _recipe(folder, self.card.settings))
@@ -233,20 +232,15 @@ class Generator:
             except RuntimeError as error:
                 what = str(error).splitlines()[-1].strip()
                 raise ArtefactError(f"does not fit the net {name!r}: {what}", where=self.folder / WEIGHTS) from error
-            self._laid(module.to(self.device)).eval().requires_grad_(False)
+            drawing.laid(module.to(self.device), self.device).eval().requires_grad_(False)
         return State(spec, kept)
-
-    def _laid(self, module: Any) -> Any:
-        import torch
-
-        return module.to(memory_format=torch.channels_last) if LAYOUTS.get(self.device) == "channels-last" else module
 
     def _filter(self, tensors: dict[str, Any]) -> Fitted:
         from datagen.recogniser import stored
 
         found = stored.unpack(tensors, len(self.card.classes), self.card.shape, self.device, self.folder / FILTER)
-        settings = dataclasses.replace(found.settings, layout=LAYOUTS.get(self.device, "contiguous"))
-        return dataclasses.replace(found, module=self._laid(found.module), settings=settings)
+        settings = dataclasses.replace(found.settings, layout=drawing.LAYOUTS.get(self.device, "contiguous"), precision=self.precision)
+        return dataclasses.replace(found, module=drawing.laid(found.module, self.device), settings=settings)
 
     def images(self, labels: np.ndarray, noise: np.ndarray, spread: float = 1.0, guidance: float = 0.0) -> np.ndarray:
         """Return uint8 [N, H, W, C] for labels int64 [N] and noise float32 [N, noise].
@@ -264,13 +258,11 @@ class Generator:
         import torch
 
         try:
-            with torch.inference_mode():
-                arguments = (torch.from_numpy(labels).to(self.device), torch.from_numpy(noise).to(self.device))
-                found = self.family.sample(self.state, *arguments, spread, guidance).float()
-                if found.shape != (len(labels), *self.card.shape) or not bool(torch.isfinite(found).all()):
-                    raise ArtefactError(f"gave images that are no numbers or not of shape {self.card.shape}", where=self.folder)
-                pixels = ((found.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-                return pixels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+            arguments = (torch.from_numpy(labels).to(self.device), torch.from_numpy(noise).to(self.device))
+            found = drawing.drawn(self.family, self.state, arguments, (spread, guidance), self.precision)
+            if found.shape != (len(labels), *self.card.shape) or not bool(torch.isfinite(found).all()):
+                raise ArtefactError(f"gave images that are no numbers or not of shape {self.card.shape}", where=self.folder)
+            return drawing.pixels(found)
         except IndexError as error:
             raise ArtefactError("holds weights that point nowhere", where=self.folder / WEIGHTS) from error
         except torch.OutOfMemoryError as error:
@@ -284,9 +276,9 @@ def _recipe(folder: Path, settings: Mapping[str, Any]) -> Recipe:
         raise ArtefactError(f"holds settings that cannot be read ({error.what})", where=folder / CARD) from error
 
 
-def open_generator(run: str | Path, device: str = "cpu", family: str = "") -> Generator:
+def open_generator(run: str | Path, device: str = "cpu", family: str = "", precision: str = "fp32") -> Generator:
     """Open RUN/generator or a generator folder; raises as `find` and `Generator`."""
-    return Generator(find(run), device, family)
+    return Generator(find(run), device, family, precision)
 
 
 def reference_of(folder: Path, card: GeneratorCard, given: str | None, *, keep: bool) -> tuple[Path | None, str]:

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 
 import datagen
-from datagen import machine, registry, seeds
+from datagen import drawing, machine, registry, seeds
 from datagen.errors import SafetyError, UsageError
-from datagen.records import Recipe
+from datagen.records import GeneratorCard, Recipe
 from datagen.synthesis import generator
 from datagen.synthesis.heartbeat import beat
 from datagen.synthesis.plan import TILE
@@ -113,8 +113,9 @@ def look(run: str, recipe: Recipe) -> Origin:
     if confidence > 0 and generator.FILTER not in card.hashes:
         raise UsageError("this generator has no filter", where="--min-confidence", hint="leave it out, or fit anew")
     reference, unchecked = generator.reference_of(folder, card, recipe.reference, keep=recipe.keep_near_copies)
-    ingredients = {"generator": digest, "spread": spread, "guidance": guidance, "confidence": confidence, "device": device, "precision": "fp32"}
-    ingredients["layout"] = generator.LAYOUTS.get(device, "contiguous")
+    ingredients = {"generator": digest, "spread": spread, "guidance": guidance, "confidence": confidence, "device": device}
+    ingredients["precision"] = _precision(recipe, card, device)
+    ingredients["layout"] = drawing.LAYOUTS.get(device, "contiguous")
     ingredients["reference"] = card.data["reference"] if reference else None
     names = tuple(sorted(card.classes))
     real = dict(zip(card.classes, card.counts, strict=True))
@@ -122,11 +123,18 @@ def look(run: str, recipe: Recipe) -> Origin:
     return Origin(run, names, card.shape, device, *given, str(reference or ""), unchecked, real)
 
 
+def _precision(recipe: Recipe, card: GeneratorCard, device: str) -> str:
+    if recipe.precision != "auto":
+        return recipe.precision
+    return "fp32" if recipe.deterministic else drawing.precision_of(card.chosen, device)
+
+
 def _look_at_rule(run: str, recipe: Recipe) -> Origin:
     name = run.removeprefix(RULE)
     rule = registry.load("rules", name)()
     given = {"spread": recipe.spread, "guidance": recipe.guidance, "min-confidence": recipe.min_confidence, "reference": recipe.reference}
-    for key, said in {**given, "family": recipe.origins.get("family") in SAID or None}.items():
+    named = {key: recipe.origins.get(key) in SAID or None for key in ("family", "precision")}
+    for key, said in {**given, **named}.items():
         if said is not None:
             raise UsageError(f"a rule has no {key}", where=f"--{key}", hint=f"leave out --{key}, or give a fitted RUN")
     if recipe.device not in {"auto", "cpu"}:
@@ -189,7 +197,7 @@ class GeneratorPainter:
 
     def __init__(self, origin: Origin, seed: int) -> None:
         machine.take_gpu(origin.device)
-        self.generator = generator.open_generator(origin.run, origin.device, origin.family)
+        self.generator = generator.open_generator(origin.run, origin.device, origin.family, origin.ingredients["precision"])
         self.reference = generator.open_reference(origin.reference, self.generator.card) if origin.reference else None
         self.origin, self.seed = origin, seed
         self.labels = {name: label for label, name in enumerate(self.generator.card.classes)}

@@ -144,7 +144,7 @@ def synthesize(
 
 
 def _order(run: str, out: Place, recipe: Recipe, progress: Progress) -> Order:
-    recipe = recipe.planned(engine="ranks" if ranks.count() > 1 else "local")
+    recipe = recipe.planned(engine="ranks" if ranks.count() > 1 else "local", precision=commit.precision(out))
     format: Format = registry.load("formats", recipe.format)()
     engine: Engine = registry.load("engines", recipe.engine)()
     commit.refuse_many(out, format)
@@ -167,7 +167,7 @@ def _separate(run: str, out: Place) -> None:
 
 def _planned(order: Order) -> dict[str, Any]:
     plan, origin = order.plan, order.origin
-    chosen = {"spread": origin.spread, "guidance": origin.guidance, "min_confidence": origin.confidence} if origin.source == "synthetic" else {}
+    chosen = {"spread": origin.spread, "guidance": origin.guidance, "min_confidence": origin.confidence, "precision": origin.ingredients.get("precision")}
     return {
         "out": str(order.out),
         "classes": len(plan.classes),
@@ -178,7 +178,7 @@ def _planned(order: Order) -> dict[str, Any]:
         "encoder": order.recipe.encoder,
         "device": origin.device,
         "workers": order.recipe.workers,
-        **chosen,
+        **(chosen if origin.source == "synthetic" else {}),
         "forecast": forecast.expected(order.maker(), order.share(), order.recipe.workers or 1) if order.share() else {},
     }
 
@@ -192,11 +192,12 @@ def _counted(plan: Plan) -> str:
 
 def _say(order: Order, progress: Progress) -> None:
     plan, recipe = order.plan, order.recipe
+    precision = f" in {found} (--precision)" if (found := order.origin.ingredients.get("precision")) else ""
     ranked = f"\nthis is rank {order.rank[0]} of {order.rank[1]} (--engine ranks), which makes {len(order.share()):,} of the shards"
     progress.say(
         f"{plan.images:,} images: {_counted(plan)}, as {recipe.format} (--format), "
         f"{recipe.encoder} (--encoder)\n{plan.shards:,} shards (--shard-images {plan.shard_images}), made by {recipe.workers} workers (--workers) "
-        f"on {order.origin.device} (--device) into {order.out}{'' if order.alone else ranked}"
+        f"on {order.origin.device} (--device){precision} into {order.out}{'' if order.alone else ranked}"
     )
 
 

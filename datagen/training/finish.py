@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from datagen import seeds
+from datagen import drawing, seeds
 from datagen.recogniser import near, stored
 from datagen.training import generator, health, loop, selection
 from datagen.training.real import Real
@@ -30,8 +30,8 @@ def finish(job: loop.Job, real: Real) -> None:
     grid = job.watch.grid(job.family, job.sampled(), images, job.device)
     job.watch.tell("choosing")
     selected = _selected(job, real)
-    recipe, parts = job.state.spec.recipe, real.parts
-    chosen = {**selected.chosen, "guidance": {"value": 0.0, "why": "none by default"}, "precision": recipe.precision, "layout": recipe.layout}
+    parts = real.parts
+    chosen = {**selected.chosen, "guidance": {"value": 0.0, "why": "none by default"}, "precision": job.selection.get("precision", {})}
     reference = generator.write_reference(job.folder / "reference", near.build(real.pixels, real.dataset.labels, parts.train, parts.select))
     data = {"reference": reference, "fingerprint": real.dataset.fingerprint, "train": len(parts.train), "select": len(parts.select), "test": len(parts.test)}
     generator.write(
@@ -83,12 +83,11 @@ def _part(real: Real, rows: np.ndarray, most: int, seed: int) -> selection.Part:
 def _draw(job: loop.Job, names: Sequence[str]) -> selection.Draw:
     """Return what draws images of the fitted generator, with noise that `synthesize` never uses."""
     state, size, seed = job.sampled(), job.family.noise(job.state.spec), job.state.spec.recipe.seed
+    precision = drawing.precision_of(job.selection, job.device)
 
     def draw(labels: np.ndarray, places: np.ndarray, spread: float) -> np.ndarray:
         noise = np.stack([seeds.image_noise(seed, f"selection {names[k]}", int(i), 0, size) for k, i in zip(labels, places, strict=True)])
-        with torch.inference_mode():
-            arguments = (torch.from_numpy(labels).to(job.device), torch.from_numpy(noise).to(job.device))
-            images = job.family.sample(state, *arguments, spread, 0.0).float()
-        return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        arguments = (torch.from_numpy(labels).to(job.device), torch.from_numpy(noise).to(job.device))
+        return drawing.pixels(drawing.drawn(job.family, state, arguments, (spread, 0.0), precision))
 
     return draw

@@ -11,7 +11,7 @@ import datagen
 from datagen import registry, storage
 from datagen.contracts import Family, State
 from datagen.recogniser import near
-from datagen.records import FIT, SCHEMA, GeneratorCard
+from datagen.records import FIT, NETS, SCHEMA, GeneratorCard
 from datagen.training import checkpoint
 
 WEIGHTS, FILTER = "weights.safetensors", "filter.safetensors"
@@ -46,7 +46,7 @@ def write(
     weights = checkpoint.pack(checkpoint.named("", {name: state.modules[name] for name in family.kept}))
     _, sha256 = storage.replace(folder / WEIGHTS, weights)
     hashes = {WEIGHTS: sha256} | ({FILTER: storage.replace(folder / FILTER, filter)[1]} if filter else {})
-    settings = {k: v for k, v in recipe.settings(FIT).items() if k not in NOT_NETS} | {"seed": recipe.seed}
+    settings = {k: v for k, v in recipe.settings(FIT, NETS).items() if k not in NOT_NETS} | {"seed": recipe.seed}
     settings["family"] = _family_name(recipe.family)
     card = GeneratorCard(
         family=settings["family"],

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from datagen import machine, registry, seeds
+from datagen import drawing, machine, registry, seeds
 from datagen import recipe as recipes
 from datagen.contracts import Family, Spec, Stage, State
 from datagen.progress import span
@@ -34,7 +34,7 @@ GRID_SECONDS = 60.0
 @dataclass(frozen=True)
 class Plan:
     """A fit's plan: the full recipe, what it builds for, images of each stage, sentences for the user, and how what is
-    chosen by usefulness is chosen (steps, images, layout)."""
+    chosen by usefulness is chosen (steps, images, layout; precision of drawing)."""
 
     recipe: Recipe
     spec: Spec
@@ -98,7 +98,8 @@ def complete(spec: Spec, family: Family, batches: Batches, *, begun: float) -> P
     sentences = (how.format(images=sum(totals), seconds=span(seconds), end=time.strftime("%H:%M", time.localtime(time.time() + seconds))),)
     rates = {stage.name: t.rates for stage, t in zip(stages, timed, strict=True)}
     seen = sum(total for total, stage in zip(totals, stages, strict=True) if stage.inputs is None)
-    return Plan(recipe, Spec(spec.classes, spec.shape, spec.counts, recipe), totals, rates, sentences, _selection(recipe, spec, seen, main.rate))
+    how_chosen = _selection(recipe, spec, seen, main.rate) | {"precision": drawing.timed(family, state, recipe.device, spec.recipe.precision)}
+    return Plan(recipe, Spec(spec.classes, spec.shape, spec.counts, recipe), totals, rates, sentences, how_chosen)
 
 
 def _selection(recipe: Recipe, spec: Spec, seen: int, rate: float) -> dict[str, Any]:
@@ -164,11 +165,12 @@ def describe(plan: Plan, counts: Mapping[str, int], notes: Sequence[str]) -> lis
     )
     sampling = "every class equally often" if recipe.sampling == "balanced" else "classes as often as the folder has them"
     nets = ", ".join(f"{k} {getattr(recipe, k):g}" for k in ("batch", "width", "latent", "learning_rate", "beta", "gamma") if getattr(recipe, k) is not None)
+    draws = f"draws in {drawing.precision_of(plan.selection, recipe.device)}"
     lines = [
         *notes,
         f"data: {balance}; shown: {sampling} (--set sampling=natural or balanced)",
         f"family: {recipe.family} (--family); {nets} (--set key=value){_from(recipe)}",
-        f"device: {recipe.device}, {recipe.threads} threads, {recipe.precision}, {recipe.layout} (--device, --set precision=…, layout=…)",
+        f"device: {recipe.device}, {recipe.threads} threads, {recipe.precision}, {recipe.layout}; {draws} (--device, --set precision=…, layout=…)",
         *(f"length: {sentence}" for sentence in plan.sentences),
     ]
     return lines

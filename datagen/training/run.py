@@ -17,7 +17,7 @@ from datagen import recipe as recipes
 from datagen.contracts import State
 from datagen.errors import ArtefactError, InputError, OutputError, Stopped, UsageError
 from datagen.progress import Progress, span
-from datagen.records import ANY, FIT, READ, Recipe
+from datagen.records import ANY, FIT, NETS, READ, Recipe
 from datagen.training import loop, plan, real
 from datagen.training.batches import Batches
 from datagen.training.finish import finish
@@ -107,7 +107,7 @@ def _follow(source: str | Path, out: Path, recipe: Recipe, *, stop: Callable[[],
 
 
 def _asked(recipe: Recipe) -> dict[str, Any]:
-    return {k: v for k, v in recipe.settings(ANY, READ, FIT).items() if k not in FREE} | {"family_hash": registry.file_hash(recipe.family)}
+    return {k: v for k, v in recipe.settings(ANY, READ, FIT, NETS).items() if k not in FREE} | {"family_hash": registry.file_hash(recipe.family)}
 
 
 def _check_out(out: Path, source: str | Path) -> None:

@@ -19,11 +19,11 @@ from datagen.contracts import Family
 from datagen.errors import printable
 from datagen.pages import template
 from datagen.pages.traces import named, trace
-from datagen.records import ANY, FIT, READ, Recipe
+from datagen.records import ANY, FIT, NETS, READ, Recipe
 
 GRIDS, WIDEST = 7, 1_400
 """grids that are shown, the first and the last among them, and their greatest width in pixels"""
-OWN = set(Recipe().settings(ANY, READ, FIT))
+OWN = set(Recipe().settings(ANY, READ, FIT, NETS))
 PATHS = ("test", "family")
 """settings that are shown without their folders"""
 KINDS = ("real", "synthetic", "both", "classical")
