@@ -296,8 +296,10 @@ def test_the_features_come_from_real_training_images_with_a_seed_of_their_own(mo
     assert calls[-1][2] not in seeds_of_arms
 
 
-def test_arms_trained_side_by_side_come_out_the_same(tmp_path: Path) -> None:
-    first = trial(halves(40, 0), halves(30, 1), halves(20, 2), steps=3)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_arms_trained_side_by_side_come_out_the_same(precision: str, tmp_path: Path) -> None:
+    first = trial(halves(40, 0), halves(30, 1), halves(20, 2), steps=12)
+    first = dataclasses.replace(first, settings=dataclasses.replace(first.settings, precision=precision))
     wanted = [arms.real(), arms.rival("geometric", 40), Arm("synthetic", (Part("synthetic"),))]
     before = torch.get_num_threads()
     try:

@@ -65,7 +65,7 @@ def choose(settings: Settings, shape: tuple[int, int, int], classes: int, *, dev
             attempt(dataclasses.replace(plainest, layout="channels-last"), many)
     if not plain:
         attempt(dataclasses.replace(plainest, precision="bf16", layout="channels-last"), best_threads)
-    lanes = max(threads) if 1 in threads and not plain and best.precision == "fp32" and side_by_side(settings.recogniser) else 1
+    lanes = max(threads) if 1 in threads and not plain and side_by_side(settings.recogniser) else 1
     if lanes > 1:
         torch.set_num_threads(1)
         with ThreadPoolExecutor(lanes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
