@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datagen import machine
+from datagen import machine, seeds
 from datagen.contracts import Family, State
 
 if TYPE_CHECKING:
@@ -53,6 +53,29 @@ def pixels(images: torch.Tensor) -> np.ndarray:
 
     found: np.ndarray = ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
     return found
+
+
+def numbered(
+    family: Family, state: State, device: str, names: Sequence[str], labels: np.ndarray, places: np.ndarray, spread: float = 1.0, precision: str = "fp32"
+) -> np.ndarray:
+    """Return images uint8 [N, H, W, C] whose noise follows from the fit's seed, a name and a number alone.
+
+    Args:
+        family: of the state's nets.
+        state: its nets, to be sampled.
+        device: where they are.
+        names: of the noise of each class; a class's own name gives what `synthesize` with the same seed draws.
+        labels: int64 [N].
+        places: int64 [N], the number of each image of its class.
+        spread: of the noise.
+        precision: as for `drawn`.
+    """
+    import torch
+
+    seed, size = state.spec.recipe.seed, family.noise(state.spec)
+    noise = np.stack([seeds.image_noise(seed, names[k], int(i), 0, size) for k, i in zip(labels, places, strict=True)])
+    arguments = (torch.from_numpy(labels).to(device), torch.from_numpy(noise).to(device))
+    return pixels(drawn(family, state, arguments, (spread, 0.0), precision))
 
 
 def timed(family: Family, state: State, device: str, asked: str = "auto") -> dict[str, Any]:

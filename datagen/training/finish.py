@@ -82,12 +82,10 @@ def _part(real: Real, rows: np.ndarray, most: int, seed: int) -> selection.Part:
 
 def _draw(job: loop.Job, names: Sequence[str]) -> selection.Draw:
     """Return what draws images of the fitted generator, with noise that `synthesize` never uses."""
-    state, size, seed = job.sampled(), job.family.noise(job.state.spec), job.state.spec.recipe.seed
+    state, own = job.sampled(), [f"selection {name}" for name in names]
     precision = drawing.precision_of(job.selection, job.device)
 
     def draw(labels: np.ndarray, places: np.ndarray, spread: float) -> np.ndarray:
-        noise = np.stack([seeds.image_noise(seed, f"selection {names[k]}", int(i), 0, size) for k, i in zip(labels, places, strict=True)])
-        arguments = (torch.from_numpy(labels).to(job.device), torch.from_numpy(noise).to(job.device))
-        return drawing.pixels(drawing.drawn(job.family, state, arguments, (spread, 0.0), precision))
+        return drawing.numbered(job.family, state, job.device, own, labels, places, spread, precision)
 
     return draw

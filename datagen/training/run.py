@@ -21,6 +21,7 @@ from datagen.records import ANY, FIT, NETS, READ, Recipe
 from datagen.training import loop, plan, real
 from datagen.training.batches import Batches
 from datagen.training.finish import finish
+from datagen.training.proxy import proxy
 from datagen.training.watch import Mute, Watch
 
 FREE = ("threads", "device", "verify_data")
@@ -78,6 +79,8 @@ def _lead(source: str | Path, out: Path, recipe: Recipe, progress: Progress, *, 
         images = real.read(source, recipe, out, progress, begun=known is not None)
         job = _job(images, recipe, Watch(out, progress, images.dataset.classes), known=known, asked=asked, begun=begun)
         job.stop = stop
+        parts = (images.pixels, images.dataset.labels, images.parts.train, images.parts.select)
+        job.watch.proxy = proxy(*parts, classes=len(images.dataset.classes), seed=recipe.seed)
         ranks.barrier()
         training = time.monotonic()
         try:

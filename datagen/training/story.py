@@ -76,6 +76,7 @@ class Story:
                 grids=_grids(self.run / "samples"),
                 rows=[printable(self.classes[label]) for label in self.shown],
                 hidden=len(self.classes) - len(self.shown),
+                useful=_useful([line for line in lines if line.get("stage") == "proxy"]),
                 stages=_stages(steps, getattr(self.family, "explained", {}) or {}),
                 chosen=chosen,
                 choice=_choice(choice, self.classes),
@@ -138,6 +139,15 @@ def _stages(steps: Sequence[Mapping[str, Any]], explained: Mapping[str, str]) ->
         speed = float(np.median([line["images_per_second"] for line in ordered]))
         found.append({"name": stage, "curves": curves, "speed": speed})
     return found
+
+
+def _useful(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return how useful the images were by images seen, the last time where some were shown twice; None where nobody asked."""
+    if not lines:
+        return None
+    found = {line["images"]: line for line in lines}
+    points = [(images, 100 * found[images]["synthetic"]) for images in sorted(found)]
+    return {**lines[-1], "chart": trace(points, "usefulness over images seen", "synthetic")}
 
 
 def _choice(line: Mapping[str, Any] | None, classes: Sequence[str]) -> dict[str, Any] | None:

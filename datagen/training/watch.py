@@ -12,25 +12,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from datagen import seeds, storage
+from datagen import drawing, storage
 from datagen.contracts import Family, State
 from datagen.progress import Progress
 from datagen.training.board import Board
+from datagen.training.proxy import Proxy
 from datagen.training.story import Story
 
 LINE_SECONDS = 1.0
 CLASSES_SHOWN = 20
 EACH_SHOWN = 8
+PIECE, LONG = 64, 3.0
+"""images that the proxy draws at once, and seconds that all of them may take, as the grid before them tells"""
 
 
 def draw(family: Family, state: State, classes: tuple[str, ...], shown: list[int], each: int, device: str) -> np.ndarray:
     """Return uint8 [len(shown), each, H, W, C]: the first images of the shown classes as `synthesize` with the same seed draws them."""
-    seed, size = state.spec.recipe.seed, family.noise(state.spec)
-    noise = np.stack([seeds.image_noise(seed, classes[k], i, 0, size) for k in shown for i in range(each)])
-    labels = torch.tensor([k for k in shown for _ in range(each)])
-    with torch.inference_mode():
-        images = family.sample(state, labels.to(device), torch.from_numpy(noise).to(device), 1.0, 0.0)
-    pixels = ((images.float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    pixels = drawing.numbered(family, state, device, classes, np.repeat(shown, each), np.tile(np.arange(each), len(shown)))
     return pixels.reshape(len(shown), each, *pixels.shape[1:])
 
 
@@ -71,6 +69,8 @@ class Watch:
         self._story: Story | None = None
         self.rate = 0.0
         self.last: dict[str, float] = {}
+        self.proxy: Proxy | None = None
+        self._useful = ""
 
     def board(self) -> Any:
         """Return what writes into RUN/tb for TensorBoard, or False where tensorboard cannot be imported."""
@@ -102,7 +102,7 @@ class Watch:
         if board := self.board():
             board.add({**{f"loss/{name}": mean for name, mean in means.items()}, "speed/images_per_second": self.rate}, images_seen)
         text = ", ".join(f"{name} {mean:.3g}" for name, mean in means.items())
-        self.progress.advance(self._images, f"{self.rate:,.0f} images/s, {text}")
+        self.progress.advance(self._images, f"{self.rate:,.0f} images/s, {text}{self._useful}")
         self._sums, self._steps, self._images, self._since = {}, 0, 0, time.monotonic()
 
     def end(self, stage: str, images_seen: int) -> None:
@@ -116,6 +116,7 @@ class Watch:
         begun = time.monotonic()
         sheet = picture(draw(family, state, self.classes, self.shown, EACH_SHOWN, device))
         storage.replace(path, sheet)
+        self._ask(family, state, images_seen, device, (time.monotonic() - begun) / len(self.shown) / EACH_SHOWN)
         if not self._said_grid:
             self.progress.say(f"samples by class: {path} (one row a class; new ones follow in the same folder); all about this fit: {self.run / 'run.html'}")
             self._said_grid = True
@@ -123,6 +124,23 @@ class Watch:
         self.tell("training")
         self._since += time.monotonic() - begun
         return path
+
+    def _ask(self, family: Family, state: State, images_seen: int, device: str, seconds: float) -> None:
+        """Say how useful the images are so far, unless at so many seconds an image that takes too long."""
+        if self.proxy is None or seconds * len(self.proxy.labels) > LONG:
+            return
+        names = [f"proxy {name}" for name in self.classes]
+
+        def drawer(labels: np.ndarray, places: np.ndarray) -> np.ndarray:
+            pieces = [slice(start, start + PIECE) for start in range(0, len(labels), PIECE)]
+            return np.concatenate([drawing.numbered(family, state, device, names, labels[piece], places[piece]) for piece in pieces])
+
+        found = {"synthetic": round(self.proxy.ask(drawer), 4), "real": round(self.proxy.real, 4)}
+        line = {"stage": "proxy", "images": images_seen, **found, "drawn": len(self.proxy.labels), "asked": len(self.proxy.answers)}
+        storage.append(self.run / "progress.jsonl", json.dumps(line) + "\n")
+        if board := self.board():
+            board.add({f"usefulness/{name}": share for name, share in found.items()}, images_seen)
+        self._useful = f", usefulness so far {100 * found['synthetic']:.0f} % (real {100 * found['real']:.0f} %)"
 
     def tell(self, state: str) -> None:
         """Rewrite run.html, once there is a grid to show; the state is one of `story.STATES`."""
