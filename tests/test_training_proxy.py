@@ -65,7 +65,7 @@ def test_a_fit_says_how_useful_its_images_are_so_far(make_folder: Maker, tmp_pat
     lines = [json.loads(line) for line in (run / "progress.jsonl").read_text().splitlines()]
     told = [line for line in lines if line["stage"] == "proxy"]
     assert told and all(0 <= line["synthetic"] <= 1 and 0 < line["real"] <= 1 for line in told)
-    assert "Usefulness so far" in (run / "run.html").read_text(encoding="utf-8")
+    assert "How useful its images became" in (run / "run.html").read_text(encoding="utf-8")
     monkeypatch.setattr(watch, "LONG", 0.0)
     datagen.fit(tmp_path / "real", tmp_path / "slow", family="cvae", **tiny)
     assert '"proxy"' not in (tmp_path / "slow" / "progress.jsonl").read_text()
