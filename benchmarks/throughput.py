@@ -135,7 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["fit", "synthesize", "read", "all"], nargs="*", default="all", help="what to measure (default all three)")
     parser.add_argument("--images", type=int, default=6000, help="images of each measurement (default 6000)")
-    parser.add_argument("--turns", type=int, default=1, help="turns of synthesize, of which the middle one counts (default 1)")
+    parser.add_argument("--turns", type=int, default=3, help="turns of synthesize, of which the middle one counts (default 3)")
     parser.add_argument("--seconds", type=float, default=110.0, help="about how long the whole verb runs in a turn, start-up included (default 110)")
     parser.add_argument("--tiles", type=int, default=40, help="tiles of 64 images of sampling and encoding alone, a worker (default 40)")
     parser.add_argument("--sides", type=int, nargs="+", default=[28, 32, 64], choices=[28, 32, 64], help="sizes of synthesize in pixels (default all)")

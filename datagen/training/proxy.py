@@ -25,7 +25,7 @@ Drawer = Callable[[np.ndarray, np.ndarray], np.ndarray]
 class Proxy:
     """What a fit asks of itself while it trains.
 
-    A ridge classifier on 256 radial functions of small grey-level descriptors (Nystroem: Williams & Seeger 2001): weak, but as
+    A ridge classifier on 256 radial functions of small descriptors (Nystroem: Williams & Seeger 2001): weak, but as
     quick as a grid of samples, and equally weak for real and synthetic images.
 
     Attributes:
@@ -33,7 +33,7 @@ class Proxy:
         places: int64 [M], the how-manieth of its class.
         asked: descriptors float32 [N, D] of select images.
         answers: their labels int64 [N].
-        real: share of them that is named right after training images.
+        real: share of them that is named right after as many training images, repeated where a class has fewer.
     """
 
     labels: np.ndarray
