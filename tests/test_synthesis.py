@@ -217,9 +217,9 @@ def test_a_dry_run_touches_nothing(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_says_what_binds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RULE_SLEEP", "0.005")
+    monkeypatch.setenv("RULE_SLEEP", "0.02")  # an image: far above what it takes to encode one on a slow machine
     found = make(tmp_path, dry_run=True)["forecast"]
-    assert found["binds"].startswith("sampling (9") and found["seconds"] > 350 * 0.005
+    assert found["binds"].startswith("sampling (") and found["seconds"] > 350 * 0.02
     assert not (tmp_path / "out").exists()
 
 

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mine
@@ -249,24 +250,20 @@ def test_other_threads_continue_to_nearly_the_same(tmp_path: Path, golden: bytes
 def test_of_two_fits_in_one_folder_one_wins(tmp_path: Path, races: int) -> None:
     """Row R6."""
     for race in range(races):
-        begun, won, lost = threading.Barrier(2), [], []
+        folder, begun, refused = storage.make_folder(tmp_path / str(race)), threading.Barrier(2), threading.Event()
 
-        def enter(folder: Path = tmp_path / str(race), begun: threading.Barrier = begun, won: list = won, lost: list = lost) -> None:
-            storage.make_folder(folder)
+        def enter(folder: Path = folder, begun: threading.Barrier = begun, refused: threading.Event = refused) -> str | int:
             begun.wait()
             try:
                 with holding.lock(folder):
-                    won.append(1)
-                    time.sleep(0.02)
+                    return "won" if refused.wait(60) else "alone"  # held until the other was sent away, however slow it is
             except OutputError as error:
-                lost.append(error.code)
+                refused.set()
+                return error.code
 
-        both = [threading.Thread(target=enter) for _ in range(2)]
-        for each in both:
-            each.start()
-        for each in both:
-            each.join()
-        assert (len(won), lost) == (1, [5])
+        with ThreadPoolExecutor(2) as pool:
+            ends = [each.result() for each in [pool.submit(enter) for _ in range(2)]]
+        assert sorted(ends, key=str) == [5, "won"]
 
 
 @pytest.mark.slow
