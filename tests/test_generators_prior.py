@@ -61,14 +61,29 @@ def test_no_mean_is_a_training_image_and_spread_and_guidance_move_what_they_shou
     torch.testing.assert_close(moved - plain, (0.5 * (local.centre[1] - local.centre.mean(0))).expand(3000, 8), atol=1e-5, rtol=0)
 
 
-def test_a_class_of_few_images_has_one_gaussian() -> None:
+def test_a_class_of_few_images_borrows_deviations_of_the_others() -> None:
+    """So that it spreads as they do, and not within the handful of directions that its own images have."""
     torch.manual_seed(0)
-    points, labels = torch.randn(205, 4), torch.tensor([0] * 200 + [1] * 5)
-    local, one = fitted(points, labels, 2), prior.ClassGaussians(2, 4)
-    one.fit(points, torch.full_like(points, 1e-4), labels)
-    asked, noise = torch.ones(50, dtype=torch.long), torch.randn(50, 4 + prior.EXTRA)
-    assert local.many.tolist() == [20, 1]
-    torch.testing.assert_close(local(asked, noise), one(asked, noise[:, :4]), atol=1e-5, rtol=0)
+    points, labels = torch.randn(405, 6), torch.tensor([0] * 400 + [1] * 5)
+    points[400:] = 7 + 0.1 * points[400:]
+    local = fitted(points, labels, 2)
+    drawn = local(torch.ones(20_000, dtype=torch.long), torch.randn(20_000, 6 + prior.EXTRA))
+    assert local.many.tolist() == [40, 1]
+    torch.testing.assert_close(drawn.mean(dim=0), points[400:].mean(dim=0), atol=0.05, rtol=0)
+    own, lent = points[400:].T.cov(), points[prior._spaced(400, prior.NEIGHBOURS - 5)] - points[:400].mean(dim=0)
+    wanted = (5 * own + lent.T @ lent * (400 / 399)) / prior.NEIGHBOURS
+    torch.testing.assert_close(drawn.T.cov(), wanted + 1e-4 * torch.eye(6), atol=0.05, rtol=0)
+    assert torch.linalg.eigvalsh(drawn.T.cov())[0] > 0.1 and torch.linalg.eigvalsh(own)[0] < 1e-6
+
+
+@pytest.mark.parametrize("counts", [[1], [3], [1, 1], [1, 40]])
+def test_as_few_as_one_image_of_a_class_are_enough(counts: list[int]) -> None:
+    torch.manual_seed(0)
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    local = fitted(torch.randn(len(labels), 4), labels, len(counts))
+    asked = torch.arange(len(counts)).repeat(100)
+    drawn = local(asked, torch.randn(len(asked), 4 + prior.EXTRA))
+    assert drawn.isfinite().all() and (drawn.std(dim=0) > 0.005).all()
 
 
 def test_every_gaussian_is_fitted_where_fewer_images_are_looked_at_than_there_are_gaussians() -> None:

@@ -13,8 +13,6 @@ from datagen.generators.texture import Texture
 
 NEIGHBOURS, EACH = 20, 10
 """images that a local Gaussian is fitted to, and images of a class for each of its Gaussians"""
-SEVERAL = 30
-"""images of a class from which it has local Gaussians"""
 EXTRA = NEIGHBOURS + 1
 """numbers of noise that local Gaussians take besides those of a latent"""
 BLOCK = 256
@@ -64,8 +62,8 @@ class ClassGaussians(nn.Module):
 
 
 def components(counts: Sequence[int], latent: int) -> list[int]:
-    """Return how many Gaussians each class gets: about one to `EACH` of its images, one below `SEVERAL`, less where all would be large."""
-    wanted = [min(count, MOST) // EACH if count >= SEVERAL else 1 for count in counts]
+    """Return how many Gaussians each class gets: about one to `EACH` of its images, less where all would be large."""
+    wanted = [max(1, min(count, MOST) // EACH) for count in counts]
     share = min(1.0, NUMBERS / ((NEIGHBOURS + 1) * latent * max(1, sum(wanted))))
     return [max(1, int(many * share)) for many in wanted]
 
@@ -74,7 +72,8 @@ class LocalGaussians(nn.Module):
     """Many Gaussians a class over the latents, each fitted to the neighbourhood of one image (Vincent & Bengio 2003, manifold Parzen windows).
 
     A neighbourhood's mean and principal directions are of its images' posteriors: no single image is kept. The drawn latents follow the
-    bends of a class that one Gaussian cuts across, without training; classes of few images have one Gaussian, as `ClassGaussians`.
+    bends of a class that one Gaussian cuts across, without training. A class of fewer images than a neighbourhood has is one whole, and
+    deviations of other classes make up for what it lacks, so that its spread is not that of a handful (as shrinkage does in `ClassGaussians`).
     Takes EXTRA numbers of noise more than a latent has: how far along each direction, and which Gaussian of the class.
 
     Args:
@@ -109,20 +108,19 @@ class LocalGaussians(nn.Module):
 
         Args:
             means, variances, labels: as said.
-            texture: float [N, texture] of the same images; classes of few images draw their mean.
+            texture: float [N, texture] of the same images.
         """
-        whole = ClassGaussians(len(self.centre), self.latent)
-        whole.fit(means, variances, labels)
         both = means if texture is None else torch.cat([means, texture], dim=1)
-        for label, (first, many) in enumerate(zip(self.first.tolist(), self.many.tolist(), strict=True)):
-            rows = torch.nonzero(labels == label)[:, 0]
-            self.along[first : first + many] = 0
-            if len(rows):
-                self.centre[label] = both[rows].mean(dim=0)
-            if many == 1 or len(rows) < NEIGHBOURS:
-                self.mean[first : first + many], self.factor[label] = self.centre[label], whole.factor[label]
-                continue
+        rows_of = {label: torch.nonzero(labels == label)[:, 0] for label in labels.unique().tolist()}
+        for label, rows in rows_of.items():
+            self.centre[label] = both[rows].mean(dim=0)
             self.factor[label] = torch.diag(variances[rows].double().mean(dim=0).sqrt()).to(self.factor)
+        for label, rows in rows_of.items():
+            first, many = int(self.first[label]), int(self.many[label])
+            if len(rows) < NEIGHBOURS:
+                self.mean[first : first + many] = self.centre[label]
+                self.along[first : first + many] = self._of_few(both, labels, label)
+                continue
             rows = rows[_spaced(len(rows), MOST)]
             own = means[rows]
             for place, anchors in enumerate(own[_spaced(len(own), many, again=True)].split(BLOCK)):
@@ -130,6 +128,16 @@ class LocalGaussians(nn.Module):
                 here = slice(first + place * BLOCK, first + place * BLOCK + len(anchors))
                 self.mean[here] = near.mean(dim=1)
                 self.along[here] = _turned((near - near.mean(dim=1, keepdim=True)) / math.sqrt(NEIGHBOURS - 1))
+
+    def _of_few(self, both: torch.Tensor, labels: torch.Tensor, label: int) -> torch.Tensor:
+        """Return directions [NEIGHBOURS, D] about the centre of a class of fewer images: their own deviations, and for the rest such of other classes."""
+        own, others = torch.nonzero(labels == label)[:, 0], torch.nonzero(labels != label)[:, 0]
+        taken = torch.cat([own, others[_spaced(len(others), NEIGHBOURS - len(own))]])
+        count = torch.bincount(labels)[labels[taken]]
+        unbiased = (count / (count - 1).clamp(min=1)).sqrt()
+        directions = torch.zeros(NEIGHBOURS, both.shape[1])
+        directions[: len(taken)] = unbiased[:, None] * (both[taken] - self.centre.to(both)[labels[taken]]) / math.sqrt(len(taken))
+        return _turned(directions[None])[0]
 
     def forward(self, labels: torch.Tensor, noise: torch.Tensor, spread: float = 1.0, guidance: float = 0.0) -> torch.Tensor:
         """Return latents and texture [N, latent + texture] for labels [N] and standard normal noise [N, latent + EXTRA].
