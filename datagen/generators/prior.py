@@ -121,10 +121,10 @@ class LocalGaussians(nn.Module):
                 self.mean[first : first + many] = self.centre[label]
                 self.along[first : first + many] = self._of_few(both, labels, label)
                 continue
-            rows = rows[_spaced(len(rows), MOST)]
-            own = means[rows]
+            walked = rows[_spaced(len(rows), MOST)]
+            own = means[walked]
             for place, anchors in enumerate(own[_spaced(len(own), many, again=True)].split(BLOCK)):
-                near = both[rows[torch.cdist(anchors, own).topk(NEIGHBOURS, largest=False).indices]]
+                near = both[walked[torch.cdist(anchors, own).topk(NEIGHBOURS, largest=False).indices]]
                 here = slice(first + place * BLOCK, first + place * BLOCK + len(anchors))
                 self.mean[here] = near.mean(dim=1)
                 self.along[here] = _turned((near - near.mean(dim=1, keepdim=True)) / math.sqrt(NEIGHBOURS - 1))
