@@ -92,6 +92,32 @@ def generator(root: Path) -> Path:
     return Path(shutil.copytree(GOLDEN, root / "generator"))
 
 
+def vae(root: Path) -> Path:
+    """Write a generator of the default family (8x8 grey, three classes, one of them of few images), with texture and a filter; returns its folder."""
+    import torch
+
+    from datagen import registry
+    from datagen.recogniser import stored
+    from datagen.recogniser.fit import Settings, fit
+    from datagen.training import generator as generators
+
+    torch.manual_seed(0)
+    family, labels = registry.load("families", "vae")(), torch.arange(3).repeat_interleave(torch.tensor([45, 30, 9]))
+    images = torch.rand(len(labels), 1, 8, 8) * 2 - 1
+    spec = Spec(3, (1, 8, 8), (45, 30, 9), Recipe(family="vae", device="cpu"))
+    spec = Spec(3, spec.shape, spec.counts, spec.recipe.planned(**{**family.plan(spec), "width": 8, "latent": 4, "texture": 8}))
+    state = State(spec, trains=False)
+    for stage in family.stages(spec):
+        stage.build(state)
+    for net in state.modules.values():
+        net.eval()
+    family.finish(state, lambda batch: iter([(images, labels)]))
+    pixels = ((images.permute(0, 2, 3, 1).numpy() + 1) * 127.5).astype(np.uint8)
+    filter = fit(pixels, labels.numpy(), classes=3, settings=Settings(steps=1, batch=32, learning_rate=0.1, width=stored.WIDTH), seed=0, device="cpu")
+    told: dict[str, Any] = {"classes": ("a", "b", "c"), "data": {}, "images_seen": 0, "chosen": {"spread": {"value": 1.1, "why": "tried"}}}
+    return generators.write(root / "vae", family, state, **told, filter=stored.pack(filter)).parent
+
+
 def checkpoint(folder: Path) -> Path:
     """Write one checkpoint of a tiny net and its optimiser; returns the folder of checkpoints."""
     import torch
@@ -135,7 +161,8 @@ def drawn(folder: Path) -> bytes:
     """Return some images of a generator."""
     made = open_generator(folder)
     noise = np.random.default_rng(0).standard_normal((3, made.card.noise), dtype=np.float32)
-    return made.images(np.arange(3) % len(made.card.classes), noise).tobytes()
+    images = made.images(np.arange(3) % len(made.card.classes), noise)
+    return images.tobytes() + (b"" if made.filter is None else made.filter.predict(images).tobytes())
 
 
 def resumed(folder: Path) -> str:

@@ -85,6 +85,18 @@ def test_advice_follows_the_figures() -> None:
     assert advised(swept, "4 for each real one gave 99.0 %") and not advised(far, "for each real one gave")
 
 
+@pytest.mark.parametrize(("half", "weak"), [(0.30, True), (0.74, True), (0.76, False), (0.80, False)])
+def test_a_recogniser_that_was_still_learning_is_the_first_thing_said(half: float, weak: bool) -> None:
+    context = experiment_of(("a", "b"), each=60, skills={"real": 0.8, "classical": 0.8, "synthetic": 0.5, "both": 0.8})
+    report = report_of(context)
+    mean, measured = report["arms"]["real"]["accuracy"]["mean"], report["measured"] | {"limited": True}
+    points = [{"images": 10, "accuracy": 0.1}, {"images": report["data"]["real"]["images"], "accuracy": half - 0.8 + mean}]
+    steps = words.next_steps(report | {"measured": measured, "measures": report["measures"] | {"exchange": {"points": points}}})
+    assert ("weak recogniser" in steps[0]) is weak and any("machine is slow" in step for step in steps) is not weak
+    shorter = words.next_steps(report | {"measures": report["measures"] | {"exchange": {"points": points[:1]}}})
+    assert not any("weak recogniser" in step for step in shorter), "fewer images tell nothing of steps"
+
+
 def test_a_cheaper_rival_is_recommended_where_it_does_as_well() -> None:
     context = experiment_of(("a", "b", "c"), each=60, skills={"real": 0.7, "classical": 0.92, "synthetic": 0.69, "both": 0.92}, base="classical")
     report = report_of(context)

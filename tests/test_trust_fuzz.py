@@ -155,6 +155,7 @@ TARGETS = {
         for format in hostile.FORMATS
     },
     "generator": Target(hostile.generator, change_generator, reseal_generator, (hostile.drawn, described)),
+    "vae": Target(hostile.vae, change_generator, reseal_generator, (hostile.drawn, described)),
     "checkpoint": Target(lambda root: hostile.checkpoint(root / "c"), change_generator, reseal_checkpoint, (hostile.resumed,)),
 }
 

@@ -7,13 +7,13 @@ from typing import Any
 
 FAR, ROOM, SMALL_TEST, WIDE = 0.05, 0.02, 500, 0.01
 COPIES = 0.03
-PLENTY = 5
+PLENTY, LONGER = 5, 4
 WORST = 3
 
 
 def next_steps(report: Mapping[str, Any]) -> list[str]:
     """Return what to try next, most promising first, from the figures of a report (its arms, differences, measures, data)."""
-    found = [*_shortcut(report), *_generator(report), *_rival(report), *_ratio(report), *_measuring(report)]
+    found = [*_weak(report), *_shortcut(report), *_generator(report), *_rival(report), *_ratio(report), *_measuring(report)]
     if report["verdict"]["kind"] == "helps":
         return [f"More images of each class (datagen synthesize --per-class) may help further; {_numbers(report)}", *found[:2]]
     return found or ["More images of each class (datagen synthesize --per-class), then another family (datagen fit --family)."]
@@ -35,6 +35,18 @@ def _measure(report: Mapping[str, Any], name: str, key: str) -> Any:
 
 def _mean(report: Mapping[str, Any], arm: str) -> float | None:
     return report["arms"][arm]["accuracy"]["mean"] if arm in report["arms"] else None
+
+
+def _weak(report: Mapping[str, Any]) -> list[str]:
+    """Say so where the recogniser was far from trained: the learning curve's last point has all real images and half of the steps."""
+    real, points = _mean(report, "real"), _measure(report, "exchange", "points")
+    if real is None or not points or points[-1]["images"] != report["data"]["real"]["images"] or real - points[-1]["accuracy"] <= FAR:
+        return []
+    steps, half = report["measured"]["settings"]["steps"], points[-1]["accuracy"]
+    return [
+        f"The recogniser was still learning: on real images it named {100 * half:.1f} % right after half of its {steps:,} steps and {100 * real:.1f} % "
+        f"after all, so this verdict is about a weak recogniser. Train it longer before anything else: --steps {LONGER * steps:,}, or a GPU."
+    ]
 
 
 def _shortcut(report: Mapping[str, Any]) -> list[str]:
@@ -114,6 +126,6 @@ def _measuring(report: Mapping[str, Any]) -> list[str]:
     if half > WIDE:
         remedy = "more unseen real images" if test < SMALL_TEST else f"more repeats (--repeats {max(5, 2 * report['measured']['repeats'])})"
         steps.append(f"The interval is wide, ±{100 * half:.1f} points: {remedy} would show smaller differences.")
-    if report["measured"]["limited"]:
+    if report["measured"]["limited"] and not _weak(report):
         steps.append("The recogniser trained for fewer steps than planned because this machine is slow; --steps or a GPU gives it longer.")
     return steps
