@@ -323,6 +323,15 @@ def test_a_card_that_lies_is_refused_and_asks_for_no_memory(name: str, tmp_path:
     assert hostile.peak() - base < 100_000_000
 
 
+@pytest.mark.parametrize("settings", [{}, {"latent": 0}, {"latent": None, "texture": 8}, {"latent": 4, "width": 0, "texture": 8}])
+def test_settings_that_give_the_default_family_no_net_are_refused(settings: dict[str, Any], tmp_path: Path) -> None:
+    folder = hostile.vae(tmp_path)
+    hostile.drawn(folder)
+    hostile.sealed(folder / "card.json", storage.read_sealed(folder / "card.json") | {"settings": settings})
+    with pytest.raises(ArtefactError):
+        open_generator(folder)
+
+
 def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     from safetensors.numpy import load as loaded
     from safetensors.numpy import save

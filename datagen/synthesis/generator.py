@@ -210,7 +210,7 @@ class Generator:
         """Return nets of shapes alone, so that a card that says too much asks for no memory; ArtefactError where no net can be so large."""
         try:
             return self._built(spec, "meta")
-        except (RuntimeError, OverflowError, MemoryError) as error:
+        except (RuntimeError, ArithmeticError, ValueError, TypeError, LookupError, MemoryError) as error:
             raise ArtefactError("says settings that no net can have", where=self.folder / CARD) from error
 
     def _fitting(self, nets: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
