@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +15,12 @@ import audit
 import numpy as np
 import pytest
 from PIL import Image
+
+
+def pytest_configure() -> None:
+    """Heed Ctrl-C also where the tests run in the background, as shells let what they start there ignore it, and all that is started there."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
