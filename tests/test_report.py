@@ -18,6 +18,7 @@ import pytest
 from made_report import experiment_of, labelled, report_of
 from PIL import Image
 
+from datagen.cli.evaluate import summary
 from datagen.evaluation.arms import Labelled
 from datagen.evaluation.experiment import Context
 from datagen.evaluation.report import page, schema, shown, words
@@ -190,6 +191,15 @@ def test_the_verdict_is_on_top(skills: tuple[float, ...], kind: str, title: str)
     assert said.index(title) < said.index(report["verdict"]["sentence"]) < said.index("was not measured") < said.index("Accuracy on unseen real images")
     assert report["next"] and all(step in said.replace(" )", ")").replace("( ", "(") for step in report["next"] if "--" not in step)
     assert (said.index(report["next"][0][:40]) < said.index("Class by class")) is (kind != "helps")
+
+
+def test_a_caution_stands_beside_the_verdict() -> None:
+    context = experiment_of(("a", "b", "c"))
+    report = report_of(context) | {"caution": "The recogniser <was> still learning."}
+    said = Page(page.render(report, context)).words
+    assert said.index(report["verdict"]["sentence"]) < said.index(report["caution"]) < said.index("Accuracy on unseen real images")
+    in_lines = summary(report | {"report": "report.html"}).splitlines()
+    assert in_lines.index(report["caution"]) == in_lines.index(report["verdict"]["sentence"]) + 1
 
 
 def test_a_set_without_all_classes_has_no_arm_of_its_own() -> None:

@@ -91,10 +91,12 @@ def test_a_recogniser_that_was_still_learning_is_the_first_thing_said(half: floa
     report = report_of(context)
     mean, measured = report["arms"]["real"]["accuracy"]["mean"], report["measured"] | {"limited": True}
     points = [{"images": 10, "accuracy": 0.1}, {"images": report["data"]["real"]["images"], "accuracy": half - 0.8 + mean}]
-    steps = words.next_steps(report | {"measured": measured, "measures": report["measures"] | {"exchange": {"points": points}}})
-    assert ("weak recogniser" in steps[0]) is weak and any("machine is slow" in step for step in steps) is not weak
-    shorter = words.next_steps(report | {"measures": report["measures"] | {"exchange": {"points": points[:1]}}})
-    assert not any("weak recogniser" in step for step in shorter), "fewer images tell nothing of steps"
+    learnt = report | {"measured": measured, "measures": report["measures"] | {"exchange": {"points": points}}}
+    learnt["caution"] = words.caution(learnt)
+    steps = words.next_steps(learnt)
+    assert ("Train the recogniser longer" in steps[0]) is weak and any("machine is slow" in step for step in steps) is not weak
+    assert (learnt["caution"] is not None) is weak and ("weak recogniser, which was still learning" in text.markdown(learnt).split("## ")[0]) is weak
+    assert words.caution(report | {"measures": report["measures"] | {"exchange": {"points": points[:1]}}}) is None, "fewer images tell nothing of steps"
 
 
 def test_a_cheaper_rival_is_recommended_where_it_does_as_well() -> None:

@@ -51,7 +51,8 @@ def summary(report: Mapping[str, Any]) -> str:
             table.append((name, "", f"{signed(found['mean'])} points", f"{signed(found['low'])} to {signed(found['high'])}"))
     worth = [report["measures"][name]["sentence"] for name in ("exchange", "focus_recall", "focus_shortcut", "copies") if name in report["measures"]]
     advice = [f"- {sentence}" for sentence in report.get("next", [])]
-    return "\n".join([columns(table), "", report["verdict"]["sentence"], *worth, *advice, f"report: {report['report']}"])
+    said = [report["verdict"]["sentence"], *([report["caution"]] if report["caution"] else [])]
+    return "\n".join([columns(table), "", *said, *worth, *advice, f"report: {report['report']}"])
 
 
 def signed(fraction: float) -> str:

@@ -14,6 +14,9 @@ import torch.nn.functional as F
 
 from datagen import ranks
 
+LEAST = 1e-24
+"""of the product of two squared lengths, so that nothing is divided by zero"""
+
 
 def critic(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
     """Return -E[log D(x)] - E[log(1 - D(G(z)))] (Goodfellow et al. 2014, eq. 1); 2 log 2 at D = 1/2."""
@@ -63,9 +66,12 @@ def gradient_penalty(logits: torch.Tensor, images: torch.Tensor) -> torch.Tensor
 def perceptual(real: Sequence[torch.Tensor], painted: Sequence[torch.Tensor]) -> torch.Tensor:
     """Return the distance [] of two images in the layers of a net, [N, C, H, W] each (Zhang et al. 2018, eq. 1, all weights 1).
 
-    Each place's features are brought to length 1 first; squared distances are averaged over places and layers.
+    Each place's features are brought to length 1 first; squared distances, 2 - 2 cos of the angle, are averaged over places and layers.
     """
-    far = [(F.normalize(a.float(), dim=1) - F.normalize(b.float(), dim=1)).square().sum(dim=1).mean() for a, b in zip(real, painted, strict=True)]
+    far = []
+    for a, b in zip((x.float() for x in real), (x.float() for x in painted), strict=True):
+        lengths = (a.square().sum(dim=1) * b.square().sum(dim=1)).clamp(min=LEAST).sqrt()
+        far.append((2 - 2 * (a * b).sum(dim=1) / lengths).mean())
     return torch.stack(far).mean()
 
 

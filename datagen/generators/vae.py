@@ -63,7 +63,7 @@ class Eyes(nn.Module):
         """Return the outputs of the convolutions."""
         found = []
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = F.leaky_relu(norm(convolution(x)), 0.2)
+            x = F.leaky_relu(norm(convolution(x).float()), 0.2)
             found.append(x)
         return found
 

@@ -1,4 +1,4 @@
-"""What to try next, in order, from the figures of a report."""
+"""What to know before a verdict is believed, and what to try next, in order, from the figures of a report."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ WORST = 3
 
 
 def next_steps(report: Mapping[str, Any]) -> list[str]:
-    """Return what to try next, most promising first, from the figures of a report (its arms, differences, measures, data)."""
-    found = [*_weak(report), *_shortcut(report), *_generator(report), *_rival(report), *_ratio(report), *_measuring(report)]
+    """Return what to try next, most promising first, from the figures of a report (its caution, arms, differences, measures, data)."""
+    found = [*_longer(report), *_shortcut(report), *_generator(report), *_rival(report), *_ratio(report), *_measuring(report)]
     if report["verdict"]["kind"] == "helps":
         return [f"More images of each class (datagen synthesize --per-class) may help further; {_numbers(report)}", *found[:2]]
     return found or ["More images of each class (datagen synthesize --per-class), then another family (datagen fit --family)."]
@@ -37,16 +37,23 @@ def _mean(report: Mapping[str, Any], arm: str) -> float | None:
     return report["arms"][arm]["accuracy"]["mean"] if arm in report["arms"] else None
 
 
-def _weak(report: Mapping[str, Any]) -> list[str]:
-    """Say so where the recogniser was far from trained: the learning curve's last point has all real images and half of the steps."""
+def caution(report: Mapping[str, Any]) -> str | None:
+    """Return a sentence where the recogniser was far from trained: the learning curve's last point has all real images and half of the steps."""
     real, points = _mean(report, "real"), _measure(report, "exchange", "points")
     if real is None or not points or points[-1]["images"] != report["data"]["real"]["images"] or real - points[-1]["accuracy"] <= FAR:
-        return []
+        return None
     steps, half = report["measured"]["settings"]["steps"], points[-1]["accuracy"]
-    return [
-        f"The recogniser was still learning: on real images it named {100 * half:.1f} % right after half of its {steps:,} steps and {100 * real:.1f} % "
-        f"after all, so this verdict is about a weak recogniser. Train it longer before anything else: --steps {LONGER * steps:,}, or a GPU."
-    ]
+    return (
+        f"This verdict is about a weak recogniser, which was still learning: on real images it named {100 * half:.1f} % right after half of its "
+        f"{steps:,} steps and {100 * real:.1f} % after all."
+    )
+
+
+def _longer(report: Mapping[str, Any]) -> list[str]:
+    if not report["caution"]:
+        return []
+    steps = LONGER * report["measured"]["settings"]["steps"]
+    return [f"Train the recogniser longer before anything else, as it was still learning: --steps {steps}, or a GPU."]
 
 
 def _shortcut(report: Mapping[str, Any]) -> list[str]:
@@ -126,6 +133,6 @@ def _measuring(report: Mapping[str, Any]) -> list[str]:
     if half > WIDE:
         remedy = "more unseen real images" if test < SMALL_TEST else f"more repeats (--repeats {max(5, 2 * report['measured']['repeats'])})"
         steps.append(f"The interval is wide, ±{100 * half:.1f} points: {remedy} would show smaller differences.")
-    if report["measured"]["limited"] and not _weak(report):
+    if report["measured"]["limited"] and not report["caution"]:
         steps.append("The recogniser trained for fewer steps than planned because this machine is slow; --steps or a GPU gives it longer.")
     return steps

@@ -29,6 +29,7 @@ KEYS: Mapping[str, str] = {
     "verdict.sentence": "the same in one sentence with its interval",
     "verdict.base": "the arm that real + synthetic was compared with, chosen on validation (chosen.base)",
     "verdict.set": "name of the synthetic set that verdict, arms, differences and measures are about",
+    "caution": "sentence to read before the verdict is believed: the recogniser was still learning; else null",
     "next": "sentences: what to try next, in order",
     "arms": "by arm: real, classical (real + augmented copies), weighted, oversampled (of unbalanced sets), synthetic (only), both, native (real at its size)",
     "arms.*.accuracy": "share of unseen real images named right: mean over the repeats, ends of the 95 % interval",
@@ -159,6 +160,7 @@ def build(measured: Mapping[str, Measured], found: Inputs, planned: Plan, *, has
         "schema": SCHEMA,
         "version": datagen.__version__,
         **_about(name or found.sets[0], first),
+        "caution": None,
         "next": [],
         "sets": {key: {"images": len(each.context.synthetic), **_about(key, each, own=True)} for key, each in measured.items()} if len(measured) > 1 else {},
         "chosen": dataclasses.asdict(first.context.choice),
@@ -168,6 +170,7 @@ def build(measured: Mapping[str, Measured], found: Inputs, planned: Plan, *, has
         "measured": _measured(first.context, found, planned),
         "seconds": round(seconds, 1),
     }
+    report["caution"] = words.caution(report)
     report["next"] = words.next_steps(report)
     return report
 

@@ -24,6 +24,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     parts = [
         "# How useful are these synthetic images?",
         f"**{words.KINDS[report['verdict']['kind']]}.** {plain(report['verdict']['sentence'])}",
+        plain(report["caution"] or ""),
         plain(report["measures"].get("exchange", {}).get("sentence", "")),
         "## Accuracy on unseen real images",
         _arms(report),

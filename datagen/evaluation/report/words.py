@@ -9,10 +9,10 @@ from datagen.evaluation.choose import SHORTER
 from datagen.evaluation.experiment import CURVE, Context
 from datagen.evaluation.inputs import Inputs
 from datagen.evaluation.plan import Plan
-from datagen.evaluation.report.advice import next_steps
+from datagen.evaluation.report.advice import caution, next_steps
 from datagen.pages.template import bare, bare_command
 
-__all__ = ["ARMS", "KINDS", "base", "difference", "next_steps", "saw", "tested", "worth"]
+__all__ = ["ARMS", "KINDS", "base", "caution", "difference", "next_steps", "saw", "tested", "worth"]
 
 ARMS: Mapping[str, str] = {
     "real": "real",
