@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.generators import prior
+from datagen.generators.texture import Texture
 
 
 def ring(count: int, radius: float) -> torch.Tensor:
@@ -74,6 +75,17 @@ def test_a_class_of_few_images_borrows_deviations_of_the_others() -> None:
     wanted = (5 * own + lent.T @ lent * (400 / 399)) / prior.NEIGHBOURS
     torch.testing.assert_close(drawn.T.cov(), wanted + 1e-4 * torch.eye(6), atol=0.05, rtol=0)
     assert torch.linalg.eigvalsh(drawn.T.cov())[0] > 0.1 and torch.linalg.eigvalsh(own)[0] < 1e-6
+
+
+def test_a_class_of_few_images_borrows_no_texture() -> None:
+    """Which would draw another class's edges: what lies beside its own images' textures stays empty."""
+    torch.manual_seed(0)
+    labels, textures = torch.tensor([0] * 60 + [1] * 3), torch.randn(63, 2)
+    textures[60:, 1] = 4
+    local = prior.LocalGaussians([60, 3], 6, Texture(2, (1, 4, 4)))
+    local.fit(torch.randn(63, 6), torch.full((63, 6), 1e-4), labels, textures)
+    drawn = local(torch.ones(5000, dtype=torch.long), torch.randn(5000, 6 + prior.EXTRA))[:, 6:]
+    assert drawn[:, 0].std() > 0.1 * textures[60:, 0].std() and drawn[:, 1].std() < 1e-2
 
 
 @pytest.mark.parametrize("counts", [[1], [3], [1, 1], [1, 40]])

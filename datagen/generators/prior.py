@@ -73,7 +73,8 @@ class LocalGaussians(nn.Module):
 
     A neighbourhood's mean and principal directions are of its images' posteriors: no single image is kept. The drawn latents follow the
     bends of a class that one Gaussian cuts across, without training. A class of fewer images than a neighbourhood has is one whole, and
-    deviations of other classes make up for what it lacks, so that its spread is not that of a handful (as shrinkage does in `ClassGaussians`).
+    deviations of other classes' latents make up for what it lacks, so that its spread is not that of a handful (as shrinkage does in
+    `ClassGaussians`). Its texture is its own alone: that of another class would draw that class's edges.
     Takes EXTRA numbers of noise more than a latent has: how far along each direction, and which Gaussian of the class.
 
     Args:
@@ -130,13 +131,14 @@ class LocalGaussians(nn.Module):
                 self.along[here] = _turned((near - near.mean(dim=1, keepdim=True)) / math.sqrt(NEIGHBOURS - 1))
 
     def _of_few(self, both: torch.Tensor, labels: torch.Tensor, label: int) -> torch.Tensor:
-        """Return directions [NEIGHBOURS, D] about the centre of a class of fewer images: their own deviations, and for the rest such of other classes."""
+        """Return directions [NEIGHBOURS, D] about the centre of a class of fewer images: their own deviations, and for the rest such of others' latents."""
         own, others = torch.nonzero(labels == label)[:, 0], torch.nonzero(labels != label)[:, 0]
         taken = torch.cat([own, others[_spaced(len(others), NEIGHBOURS - len(own))]])
         count = torch.bincount(labels)[labels[taken]]
         unbiased = (count / (count - 1).clamp(min=1)).sqrt()
         directions = torch.zeros(NEIGHBOURS, both.shape[1])
         directions[: len(taken)] = unbiased[:, None] * (both[taken] - self.centre.to(both)[labels[taken]]) / math.sqrt(len(taken))
+        directions[len(own) :, self.latent :] = 0
         return _turned(directions[None])[0]
 
     def forward(self, labels: torch.Tensor, noise: torch.Tensor, spread: float = 1.0, guidance: float = 0.0) -> torch.Tensor:

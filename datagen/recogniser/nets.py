@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from datagen import registry, storage
+from datagen.convolution import Conv
 from datagen.errors import ResourceError, UsageError, nearest
 
 WORKING_SIDE = 16
@@ -38,7 +39,7 @@ class Block(nn.Module):
 
 
 def _convolution(before: int, after: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(after))
+    return nn.Sequential(Conv(before, after, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(after))
 
 
 class Residual(nn.Module):
@@ -59,7 +60,7 @@ class Residual(nn.Module):
         if not layers:
             layers += [_convolution(channels, width), nn.ReLU()]
         if side > 1.25 * WORKING_SIDE:
-            layers.append(nn.MaxPool2d(2, ceil_mode=True))
+            layers.insert(-1, nn.MaxPool2d(2, ceil_mode=True))
         for wider in (2 * width, 4 * width):
             layers += [_convolution(wider // 2, wider), nn.MaxPool2d(2, ceil_mode=True), nn.ReLU(), Block(wider)]
         self.body = nn.Sequential(*layers)

@@ -38,17 +38,17 @@ def _wins(x: torch.Tensor, places: int, channels: int) -> bool:
 def convolved(x: torch.Tensor, net: nn.Conv2d | nn.ConvTranspose2d, *, transposed: bool) -> torch.Tensor:
     """Return what a convolution makes of images [N, C, H, W], in the precision of autocast."""
     precision = torch.get_autocast_dtype("cpu")
-    assert net.bias is not None
+    bias = None if net.bias is None else net.bias.to(precision)
     with torch.autocast("cpu", enabled=False):
-        found: torch.Tensor = Convolve.apply(*(tensor.to(precision) for tensor in (x, net.weight, net.bias)), net.stride[0], net.padding[0], transposed)
+        found: torch.Tensor = Convolve.apply(x.to(precision), net.weight.to(precision), bias, net.stride[0], net.padding[0], transposed)
     return found
 
 
 class Convolve(torch.autograd.Function):
-    """A convolution, or a transposed one, of images [N, C, H, W] with weights [out, in, K, K], or [in, out, K, K], and a bias [out]."""
+    """A convolution, or a transposed one, of images [N, C, H, W] with weights [out, in, K, K], or [in, out, K, K], and a bias [out] or none."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, stride: int, padding: int, transposed: bool) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, stride: int, padding: int, transposed: bool) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
         ctx.how = stride, padding, transposed
         return (F.conv_transpose2d if transposed else F.conv2d)(x, weight, bias, stride, padding)
