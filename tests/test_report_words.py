@@ -78,6 +78,10 @@ def test_advice_follows_the_figures() -> None:
     assert advised(far | {"measured": far["measured"] | {"limited": True}}, "machine is slow") and not advised(far, "machine is slow")
     copied = far | {"measures": far["measures"] | {"copies": {"low": 0.2}}}
     assert advised(copied, "repeats what it saw") and not advised(far, "repeats what it saw")
+    good = report_of(experiment_of(("a", "b", "c"), each=60, skills={"real": 0.9, "classical": 0.9, "synthetic": 0.88, "both": 0.9}))
+    harm = good | {"verdict": good["verdict"] | {"kind": "harms"}}
+    assert advised(good, "nearly as good as real ones") and not advised(harm, "nearly as good as real ones")
+    assert advised(harm, "take the place of better ones") and not advised(good, "take the place of better ones")
     shortcut = far | {"measures": far["measures"] | {"focus_shortcut": {"suspected": True}}}
     assert "takes blur for the class" in words.next_steps(shortcut)[0]
     best = {"at": 4.0, "mean": 0.99, "low": 0.98, "high": 1.0}

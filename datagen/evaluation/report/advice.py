@@ -13,7 +13,7 @@ WORST = 3
 
 def next_steps(report: Mapping[str, Any]) -> list[str]:
     """Return what to try next, most promising first, from the figures of a report (its caution, arms, differences, measures, data)."""
-    found = [*_longer(report), *_shortcut(report), *_generator(report), *_rival(report), *_ratio(report), *_measuring(report)]
+    found = [*_longer(report), *_shortcut(report), *_generator(report), *_diluted(report), *_rival(report), *_ratio(report), *_measuring(report)]
     if report["verdict"]["kind"] == "helps":
         return [f"More images of each class (datagen synthesize --per-class) may help further; {_numbers(report)}", *found[:2]]
     return found or ["More images of each class (datagen synthesize --per-class), then another family (datagen fit --family)."]
@@ -80,9 +80,19 @@ def _generator(report: Mapping[str, Any]) -> list[str]:
             "Many synthetic images lie very near to training images (see the closest pairs): the generator repeats what it saw, which teaches "
             "nothing new. Fit for fewer images (--images), or to more real ones."
         )
-    if 0 < gap <= FAR and _made(report) < PLENTY * report["data"]["real"]["images"]:
+    if 0 < gap <= FAR and report["verdict"]["kind"] != "harms" and _made(report) < PLENTY * report["data"]["real"]["images"]:
         steps.append(f"The synthetic images are nearly as good as real ones. Make more of them (datagen synthesize --per-class); {_numbers(report)}")
     return steps
+
+
+def _diluted(report: Mapping[str, Any]) -> list[str]:
+    """Say what to do where synthetic images, though they teach something, take the place of better real ones."""
+    if report["verdict"]["kind"] != "harms":
+        return []
+    return [
+        f"Beside {report['data']['real']['images']:,} real images the synthetic ones take the place of better ones in every batch. Use fewer of them "
+        "(datagen evaluate --full tries 0.25 to 10 for each real one), or only for classes of few images (datagen synthesize --balance-with FOLDER)."
+    ]
 
 
 def _worst(report: Mapping[str, Any]) -> str:
