@@ -82,6 +82,9 @@ def test_one_image_decides_nothing_and_many_do() -> None:
     assert selection._best({(1.0, 0.0): plain, (1.3, 0.0): other}) == (1.0, 0.0)
     assert selection._best({(1.0, 0.0): plain, (1.3, 0.0): np.arange(100) < 95}) == (1.3, 0.0)
     assert selection._best({(1.0, 0.0): np.arange(100) < 50, (1.3, 0.0): np.arange(100) >= 47}) == (1.0, 0.0), "many change, few gain"
+    many = np.arange(5000)
+    assert selection._best({(1.0, 0.0): many < 4000, (1.3, 0.6): many < 4090}) == (1.0, 0.0), "a short judge's small gain, however sure"
+    assert selection._best({(1.0, 0.0): many < 4000, (1.3, 0.6): many < 4110}) == (1.3, 0.6)
 
 
 def test_too_few_select_images_choose_nothing() -> None:

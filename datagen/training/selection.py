@@ -24,6 +24,8 @@ MODES = ("replace", "augment")
 """what the images are for: to be trained on alone, or beside the real ones"""
 ENOUGH = 150
 """steps of a recogniser below which nothing is chosen for `augment`, so that the others take longer"""
+GAIN = 0.02
+"""share of the select part by which a candidate must be better: recognisers of few steps learn faster from what is sure, longer ones from what varies"""
 ABLE = 0.5
 """how far from chance to perfect a recogniser trained on real images must come, to choose by its like"""
 FEWEST_STEPS, MOST_STEPS = 5, 600
@@ -164,14 +166,16 @@ def _accepted(labels: np.ndarray, sure: np.ndarray, wanted: np.ndarray, threshol
 def _decided(
     filter: Fitted, known: Mapping[tuple[float, float], Mapping[str, np.ndarray]], skipped: list[str], real: float, *, images: int, steps: int
 ) -> Selected:
-    """Take for each mode the best candidate where it is better than the plain one by more than a standard error; `known` says which images it named right."""
+    """Take for each mode the best candidate where it is plainly better than the plain one; `known` says which images it named right."""
     best, why = {}, {}
     scores = {pair: {mode: float(right.mean()) for mode, right in found.items()} for pair, found in known.items()}
     for mode in next(iter(scores.values())):
         best[mode] = _best({pair: found[mode] for pair, found in known.items()})
         table = [f"spread {s:g} and confidence {t:g}: {100 * found[mode]:.1f} %" for (s, t), found in scores.items()]
         what = "synthetic only" if mode == "replace" else "real + synthetic"
-        why[mode] = f"{what}, on {images:,} select images after {steps} steps: {', '.join([*table, *skipped])}"
+        why[mode] = (
+            f"{what}, on {images:,} select images after {steps} steps, where another must gain {100 * GAIN:g} points on the first: {', '.join([*table, *skipped])}"
+        )
     right = scores[best["replace"]]["replace"]
     sentence = (
         f"to expect: a recogniser trained on synthetic images only names {100 * right:.1f} % of {images:,} unseen select images right, "
@@ -186,14 +190,14 @@ def _decided(
 
 
 def _best(known: Mapping[tuple[float, float], np.ndarray]) -> tuple[float, float]:
-    """Return the candidate that names most of the same images right, the plain one unless it gains more than the root of those that the two differ in.
+    """Return the candidate that names most of the same images right, the plain one unless it gains more than GAIN and than the root of those that the two differ in.
 
     That root is the standard error of the gain under no difference (McNemar 1947): a single image decides nothing.
     """
     usual = SPREADS[0], THRESHOLDS[0]
     best = max(known, key=lambda pair: (int(known[pair].sum()), -abs(pair[0] - 1), -pair[1]))
     gain, differing = int(known[best].sum()) - int(known[usual].sum()), int((known[best] != known[usual]).sum())
-    return best if gain > math.sqrt(differing) else usual
+    return best if gain > max(math.sqrt(differing), GAIN * len(known[usual])) else usual
 
 
 def _chosen(spread: float, threshold: float, why: str) -> dict[str, Any]:
