@@ -173,9 +173,8 @@ def _decided(
         best[mode] = _best({pair: found[mode] for pair, found in known.items()})
         table = [f"spread {s:g} and confidence {t:g}: {100 * found[mode]:.1f} %" for (s, t), found in scores.items()]
         what = "synthetic only" if mode == "replace" else "real + synthetic"
-        why[mode] = (
-            f"{what}, on {images:,} select images after {steps} steps, where another must gain {100 * GAIN:g} points on the first: {', '.join([*table, *skipped])}"
-        )
+        asked = f"where another must gain {100 * GAIN:g} points on the first"
+        why[mode] = f"{what}, on {images:,} select images after {steps} steps, {asked}: {', '.join([*table, *skipped])}"
     right = scores[best["replace"]]["replace"]
     sentence = (
         f"to expect: a recogniser trained on synthetic images only names {100 * right:.1f} % of {images:,} unseen select images right, "
@@ -190,9 +189,9 @@ def _decided(
 
 
 def _best(known: Mapping[tuple[float, float], np.ndarray]) -> tuple[float, float]:
-    """Return the candidate that names most of the same images right, the plain one unless it gains more than GAIN and than the root of those that the two differ in.
+    """Return the candidate that names most of the same images right, the plain one unless it gains more than GAIN and than a standard error.
 
-    That root is the standard error of the gain under no difference (McNemar 1947): a single image decides nothing.
+    That error is the root of the images that the two differ in, if there is no difference (McNemar 1947): a single image decides nothing.
     """
     usual = SPREADS[0], THRESHOLDS[0]
     best = max(known, key=lambda pair: (int(known[pair].sum()), -abs(pair[0] - 1), -pair[1]))
