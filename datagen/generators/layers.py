@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from datagen import ranks
-from datagen.convolution import Conv, UpConv
+from datagen.generators.convolution import Conv, UpConv
 
 COARSEST = 8
 

@@ -15,7 +15,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from datagen import registry, storage
-from datagen.convolution import Conv
 from datagen.errors import ResourceError, UsageError, nearest
 
 WORKING_SIDE = 16
@@ -39,7 +38,7 @@ class Block(nn.Module):
 
 
 def _convolution(before: int, after: int, stride: int = 1, kernel: int = 3) -> nn.Sequential:
-    return nn.Sequential(Conv(before, after, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(after))
+    return nn.Sequential(nn.Conv2d(before, after, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(after))
 
 
 class Residual(nn.Module):

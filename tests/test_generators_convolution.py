@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from datagen import convolution
-from datagen.convolution import Conv, Convolve, UpConv, windows
+from datagen.generators import convolution
+from datagen.generators.convolution import Conv, Convolve, UpConv, windows
 
 WAYS = [(3, 1, 1, False), (3, 2, 1, False), (5, 2, 2, False), (1, 1, 0, False), (4, 2, 1, True), (3, 1, 1, True)]
 
