@@ -135,6 +135,9 @@ def test_a_class_in_focus(folders: dict[str, Path], tmp_path: Path) -> None:
     assert list(found["arms"]) == ["real", "classical", "both"], "a set that only tops up one class cannot be trained on alone"
     recall = found["measures"]["focus_recall"]
     assert (recall["class"], recall["images"]) == ("class1", 12) and set(recall["arms"]) == {"real", "classical", "both"}
+    assert set(recall["gains"]) == {"real", "classical"} and recall["gain"] in recall["gains"].values()
+    for arm, gain in recall["gains"].items():
+        assert gain["mean"] == pytest.approx(recall["arms"]["both"]["mean"] - recall["arms"][arm]["mean"])
     assert not found["measures"]["focus_shortcut"]["suspected"]
 
 

@@ -28,6 +28,10 @@ class Rare:
         "focus_recall.gain.mean": "fraction",
         "focus_recall.gain.low": "lower end of its 95 % interval",
         "focus_recall.gain.high": "upper end",
+        "focus_recall.gains": "recall of both minus that of each other arm",
+        "focus_recall.gains.*.mean": "fraction",
+        "focus_recall.gains.*.low": "lower end of its 95 % interval",
+        "focus_recall.gains.*.high": "upper end",
         "focus_shortcut.turned": "share of unseen images of other classes that blur turns into the class, by arm",
         "focus_shortcut.turned.*": "fraction",
         "focus_shortcut.suspected": "whether synthetic images taught the recogniser to take blur for the class",
@@ -42,14 +46,16 @@ class Rare:
         found = {arm: focus.recalls(real, context.results(arm), labels, label) for arm in NAMES if arm in context.names() and arm != "native"}
         base = context.choice.base if context.choice.base in found else "real"
         groups = None if context.groups is None else context.groups[labels == label]
-        gain = statistics.paired(found["both"], found[base], seed=context.seed, groups=groups)
+        gains = {arm: statistics.paired(found["both"], values, seed=context.seed, groups=groups) for arm, values in found.items() if arm != "both"}
+        gain, images = gains[base], int((labels == label).sum())
         rate = float(np.mean([focus.alarms(result, labels, label) for result in real]))
         sentence = (
-            f"At the real arm's false alarms ({100 * rate:.1f} %) real + synthetic finds {statistics.points(gain.mean)} points more of {name!r} than "
-            f"{NAMES[base]} (95 % interval {statistics.points(gain.low)} to {statistics.points(gain.high)}, {int((labels == label).sum())} unseen images)."
+            f"At the real arm's false alarms ({100 * rate:.1f} %) the recall of {name!r} changes by {statistics.points(gain.mean)} points from "
+            f"{NAMES[base]} to real + synthetic (95 % interval {statistics.points(gain.low)} to {statistics.points(gain.high)}, {images} unseen images)."
         )
         rows = {arm: ends(statistics.interval(values, seed=context.seed, limits=(0, 1), groups=groups)) for arm, values in found.items()}
-        details = {"class": name, "images": int((labels == label).sum()), "false_alarms": rate, "arms": rows, "gain": ends(gain)}
+        details = {"class": name, "images": images, "false_alarms": rate, "arms": rows, "gain": ends(gain)}
+        details |= {"gains": {arm: ends(value) for arm, value in gains.items()}}
         yield Finding("focus recall", gain.mean, gain.low, gain.high, sentence, details)
         yield self._shortcut(context, name, label)
 
