@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,9 +19,9 @@ import typer
 
 import datagen
 from datagen.cli import app
-from datagen.cli.options import SWITCHES, Outcome, Verb, flag_name
+from datagen.cli.options import GENERAL, PANELS, SWITCHES, Outcome, Verb, flag_name
 from datagen.errors import EXIT_CODES, LINE_LIMIT, FailedUnder, SafetyError
-from datagen.records import Recipe
+from datagen.records import Recipe, group_of
 
 HEAVY = {"torch", "torchvision", "numpy", "pyarrow", "sklearn", "scipy", "pandas", "albumentations", "PIL", "rich", "jinja2", "tensorboard", "safetensors"}
 Captured = pytest.CaptureFixture[str]
@@ -85,6 +87,23 @@ def test_the_help_of_a_verb_lists_its_options_with_the_words_of_the_recipe(name:
         assert flag_name(key) in text
         assert str(Recipe.model_fields[key].description) in text
     assert all(flag_name(switch) in text for switch in SWITCHES if switch not in app.VERBS[name].without)
+
+
+@pytest.mark.parametrize("name", app.VERBS)
+def test_the_help_of_a_verb_begins_with_what_is_usual_and_ends_with_an_example(name: str, capsys: Captured) -> None:
+    verb = app.VERBS[name]
+    assert run(name, "--help") == 0
+    text = capsys.readouterr().out
+    first, *others = re.split(r"\n(?=[A-Z][a-z ]+:\n)", text.split("\nOptions:\n")[1])
+    assert set(verb.usual) <= set(verb.settings()) and all(f"  {flag_name(key)} " in first for key in verb.usual)
+    rest = [key for key in verb.settings() if key not in verb.usual]
+    assert not any(f"  {flag_name(key)} " in first for key in rest)
+    headings = list(dict.fromkeys(PANELS[group] for group in verb.groups if any(group_of(Recipe.model_fields[key]) == group for key in rest)))
+    assert [part.split(":")[0] for part in others] == [*headings, GENERAL]
+    assert text.rstrip().endswith(f"Example: {verb.example}")
+    program, called, *words = shlex.split(verb.example)
+    assert (program, called) == ("datagen", name)
+    assert all(f"  {word} " in text for word in words if word.startswith("--"))
 
 
 def test_the_version(capsys: Captured) -> None:

@@ -22,7 +22,7 @@ from datagen import machine, ranks, registry, storage
 from datagen import recipe as recipes
 from datagen.cli import describe, evaluate, export, fit, quickstart, synthesize
 from datagen.cli import recipes as recipes_verb
-from datagen.cli.options import SWITCHES, Asked, Outcome, Verb
+from datagen.cli.options import SWITCHES, Asked, ByPanel, Outcome, Verb
 from datagen.errors import DatagenError, ResourceError, Stopped, UsageError, nearest
 from datagen.progress import Progress
 from datagen.records import Recipe
@@ -36,6 +36,9 @@ VERBS: dict[str, Verb] = {
     "quickstart": quickstart.VERB,
     "recipes": recipes_verb.VERB,
 }
+
+WIDTH = 100
+"""characters of a line of help at most"""
 
 CommandLineError: Any = typer.BadParameter.__base__
 
@@ -53,9 +56,8 @@ class _Verbs(TyperGroup):
 
 def application() -> typer.Typer:
     """Return the Typer application with every verb."""
-    made = typer.Typer(
-        name="datagen", cls=_Verbs, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]}
-    )
+    settings = {"help_option_names": ["-h", "--help"], "max_content_width": WIDTH}
+    made = typer.Typer(name="datagen", cls=_Verbs, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings=settings)
 
     @made.callback(invoke_without_command=True, help=datagen.__doc__)
     def _root(context: typer.Context, version: Annotated[bool, typer.Option("--version", help="print the version")] = False) -> None:
@@ -66,7 +68,7 @@ def application() -> typer.Typer:
             print(context.get_help())
 
     for name, verb in VERBS.items():
-        made.command(name, help=verb.help)(verb.command(_perform))
+        made.command(name, cls=ByPanel, help=verb.help, epilog=f"Example: {verb.example}" if verb.example else None)(verb.command(_perform))
     return made
 
 

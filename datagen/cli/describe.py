@@ -177,4 +177,4 @@ def run(
     return Outcome(value, _text(value), NEXT[value["kind"]].format(quoted(path)))
 
 
-VERB = Verb(run, "Say what a run, shards or a labelled folder holds.", (READ,), without=("dry_run",))
+VERB = Verb(run, "Say what a run, shards or a labelled folder holds.", (READ,), without=("dry_run",), example="datagen describe photos --page scan.html")

@@ -72,4 +72,10 @@ def interval(found: Mapping[str, Any]) -> str:
     return "" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f}"
 
 
-VERB = Verb(run, "Measure how useful synthetic images are on unseen real ones.", (ANY, READ, JUDGE))
+VERB = Verb(
+    run,
+    "Measure how useful synthetic images are on unseen real ones.",
+    (JUDGE, READ, ANY),
+    usual=("quick", "full", "focus", "share", "fail_under"),
+    example="datagen evaluate shards --run run --out report",
+)

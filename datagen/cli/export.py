@@ -37,5 +37,7 @@ VERB = Verb(
     run,
     "Write shards in another format, image for image, or into one labelled folder with the real images.",
     keys=("format",),
+    usual=("format",),
     without=("recipe", "set", "dry_run"),
+    example="datagen export shards --format folder --out pictures",
 )

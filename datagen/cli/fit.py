@@ -47,4 +47,10 @@ def _plan(asked: Asked, folder: str) -> Outcome:
     return Outcome({"settings": ready.recipe.settings(), "origins": dict(ready.recipe.origins), "plan": lines}, "\n".join(lines))
 
 
-VERB = Verb(run, "Fit a class-conditional generator to labelled images.", (ANY, READ, FIT, NETS))
+VERB = Verb(
+    run,
+    "Fit a class-conditional generator to labelled images.",
+    (READ, FIT, NETS, ANY),
+    usual=("budget", "images", "size", "test", "group", "family", "device"),
+    example="datagen fit photos --out run --budget 10m",
+)

@@ -9,20 +9,48 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
+from typer.core import TyperCommand
 
 from datagen.progress import Progress
-from datagen.records import Recipe, Size, group_of
+from datagen.records import ANY, FIT, JUDGE, MAKE, NETS, READ, Recipe, Size, group_of
 
+PANELS = {READ: "Reading images", FIT: "Training", MAKE: "Making images", JUDGE: "Judging", NETS: "Computing", ANY: "Computing"}
+"""heading in a verb's help, by the group of a setting"""
+GENERAL = "Settings and output"
 METAVARS = {int: "N", float: "X", str: "TEXT"}
 
 SWITCHES: Mapping[str, tuple[Any, Any]] = {
-    "recipe": (Annotated[str | None, typer.Option("--recipe", metavar="NAME|FILE.toml", help="settings to start from (datagen recipes lists them)")], None),
-    "set": (Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any setting of the recipe; repeatable")], None),
-    "json": (Annotated[bool, typer.Option("--json", help="one JSON document on stdout instead of text")], False),
-    "quiet": (Annotated[bool, typer.Option("--quiet", help="no progress on stderr, warnings and errors only")], False),
-    "debug": (Annotated[bool, typer.Option("--debug", help="show the traceback of an error")], False),
-    "dry_run": (Annotated[bool, typer.Option("--dry-run", help="print what would be done, and do nothing")], False),
+    "recipe": (
+        Annotated[
+            str | None, typer.Option("--recipe", metavar="NAME|FILE.toml", help="settings to start from (datagen recipes lists them)", rich_help_panel=GENERAL)
+        ],
+        None,
+    ),
+    "set": (
+        Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any setting of the recipe; repeatable", rich_help_panel=GENERAL)],
+        None,
+    ),
+    "dry_run": (Annotated[bool, typer.Option("--dry-run", help="print what would be done, and do nothing", rich_help_panel=GENERAL)], False),
+    "json": (Annotated[bool, typer.Option("--json", help="one JSON document on stdout instead of text", rich_help_panel=GENERAL)], False),
+    "quiet": (Annotated[bool, typer.Option("--quiet", help="no progress on stderr, warnings and errors only", rich_help_panel=GENERAL)], False),
+    "debug": (Annotated[bool, typer.Option("--debug", help="show the traceback of an error", rich_help_panel=GENERAL)], False),
 }
+
+
+class ByPanel(TyperCommand):
+    """A command whose help shows its options under headings, those without one first."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments and options, each under its heading."""
+        panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for parameter in self.get_params(ctx):
+            if (row := parameter.get_help_record(ctx)) is not None:
+                heading = "Arguments" if parameter.param_type_name == "argument" else getattr(parameter, "rich_help_panel", None) or "Options"
+                panels.setdefault(heading, []).append(row)
+        for heading, rows in panels.items():
+            if rows:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
 
 
 @dataclass(frozen=True)
@@ -66,16 +94,20 @@ class Verb:
         help: one line.
         groups: the groups of settings that the verb has flags for.
         keys: single settings beside those.
+        usual: settings that its help shows first, beside the verb's own arguments.
         without: switches that mean nothing to it.
         defaults: values of switches that differ from those of the other verbs.
+        example: a command line that its help ends with.
     """
 
     run: Callable[..., Outcome]
     help: str
     groups: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
+    usual: tuple[str, ...] = ()
     without: tuple[str, ...] = ()
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    example: str = ""
 
     def settings(self) -> list[str]:
         """Return the keys of Recipe that are flags of this verb, those of its groups without the verb's own arguments."""
@@ -86,7 +118,9 @@ class Verb:
     def signature(self) -> inspect.Signature:
         """Return the parameters that Typer sees: the verb's own, the flags of its settings, the switches."""
         own = list(inspect.signature(self.run, eval_str=True).parameters.values())[1:]
-        flags = [_flag(key) for key in self.settings()]
+        groups = {key: group_of(Recipe.model_fields[key]) for key in self.settings()}
+        rest = sorted((key for key in groups if key not in self.usual), key=lambda key: (*self.groups, groups[key]).index(groups[key]))
+        flags = [*(_flag(key) for key in self.usual), *(_flag(key, PANELS[groups[key]]) for key in rest)]
         switches = [_keyword(name, kind, self.defaults.get(name, value)) for name, (kind, value) in SWITCHES.items() if name not in self.without]
         return inspect.Signature([p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + flags + switches)
 
@@ -111,13 +145,14 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def _flag(key: str) -> inspect.Parameter:
+def _flag(key: str, panel: str | None = None) -> inspect.Parameter:
     info = Recipe.model_fields[key]
     if info.annotation is bool:
         names = f"{flag_name(key)}/--no-{key.replace('_', '-')}"
-        return _keyword(key, Annotated[bool | None, typer.Option(names, help=info.description, show_default=False)], None)
+        return _keyword(key, Annotated[bool | None, typer.Option(names, help=info.description, show_default=False, rich_help_panel=panel)], None)
     text = f"{info.description} (default {info.default})" if info.default is not None else info.description
-    return _keyword(key, Annotated[str | None, typer.Option(flag_name(key), metavar=_metavar(key), help=text, show_default=False)], None)
+    declared = typer.Option(flag_name(key), metavar=_metavar(key), help=text, show_default=False, rich_help_panel=panel)
+    return _keyword(key, Annotated[str | None, declared], None)
 
 
 def _metavar(key: str) -> str:

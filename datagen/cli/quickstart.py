@@ -84,4 +84,6 @@ def run(asked: Asked, out: Annotated[str, typer.Option("--out", metavar="DIR", h
     return Outcome(value, summary(made["evaluate"]), "datagen fit YOUR_FOLDER --out run")
 
 
-VERB = Verb(run, "Try everything on 1,797 handwritten digits; needs no download.", (ANY,), defaults={"recipe": "digits"})
+VERB = Verb(
+    run, "Try everything on 1,797 handwritten digits; needs no download.", (ANY,), defaults={"recipe": "digits"}, example="datagen quickstart --out quickstart"
+)

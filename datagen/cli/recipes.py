@@ -22,4 +22,4 @@ def run(asked: Asked, name: Annotated[str | None, typer.Argument(metavar="[NAME]
     return Outcome(value, lines, "datagen recipes NAME")
 
 
-VERB = Verb(run, "List the recipes, or print one.", without=("recipe", "set", "dry_run"))
+VERB = Verb(run, "List the recipes, or print one.", without=("recipe", "set", "dry_run"), example="datagen recipes digits")

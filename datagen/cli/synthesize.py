@@ -29,4 +29,10 @@ def run(
     return Outcome(value, rows(value), "" if asked.dry_run else f"datagen evaluate {quoted(out)} {runs} --out report")
 
 
-VERB = Verb(run, "Make labelled images into shards, exactly as many as asked for.", (ANY, NETS, MAKE))
+VERB = Verb(
+    run,
+    "Make labelled images into shards, exactly as many as asked for.",
+    (MAKE, NETS, ANY),
+    usual=("per_class", "count", "balance_with", "quota", "classes", "mode", "format"),
+    example="datagen synthesize run --per-class 5000 --out shards",
+)
