@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datagen.evaluation import statistics
-from datagen.evaluation.statistics import Interval, bootstrap, interval, paired, quantile_t, recalls, verdict, wilson
+from datagen.evaluation.statistics import Interval, accuracy, bootstrap, interval, paired, quantile_t, recalls, verdict, wilson
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 5, 20, 21, 40, 999])
@@ -148,6 +148,20 @@ def test_a_handful_of_images_never_gives_an_interval_without_width() -> None:
     same = paired(base, base)
     assert same.mean == 0.0 and same.low < -0.2 and same.high > 0.2
     assert paired(base, base, level=0.995).low < same.low, "more classes at once, wider intervals"
+
+
+def test_arms_that_never_differ_are_not_said_to_be_equal_for_certain() -> None:
+    right = np.ones((5, 410), bool)
+    same = paired(right, right, apart=True)
+    assert same.mean == 0 and same.high == -same.low == pytest.approx(1.96 * math.sqrt(2) / 2052, rel=0.01)
+    assert accuracy(right).mean == accuracy(right).high == 1
+    assert accuracy(right).low == pytest.approx(1 - 1.96**2 / (2050 + 1.96**2), abs=1e-5)
+    rng = np.random.default_rng(0)
+    hard = rng.random(2000)
+    one, other = (np.stack([rng.random(2000) < (share + hard) / 2 for _ in range(3)]) for share in (0.9, 0.8))
+    usual = interval(one.astype(float) - other)
+    assert paired(one, other, apart=True).half == pytest.approx(usual.half, rel=0.25), "where arms differ in many images little changes"
+    assert accuracy(one).half == pytest.approx(interval(one.astype(float)).half, rel=0.25)
 
 
 def test_what_a_handful_of_images_can_show() -> None:

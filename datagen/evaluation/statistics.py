@@ -105,18 +105,31 @@ def _by_group(values: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray
     return np.stack([np.bincount(codes, weights=row, minlength=len(sizes)) for row in values]), sizes
 
 
-def paired(better: np.ndarray, base: np.ndarray, *, seed: int = 0, groups: np.ndarray | None = None, level: float = LEVEL) -> Interval:
-    """Return the difference of two arms' accuracies on few images: the wider of `interval` and Bonett & Price's (2012, J. Educ. Behav. Stat. 37).
+def accuracy(correct: np.ndarray, *, seed: int = 0, groups: np.ndarray | None = None) -> Interval:
+    """Return the share of images that an arm names right: the wider of `interval` and `wilson` over all tests, so that no arm is right for certain.
 
-    Theirs adds one image to each of the two counts in which the arms differ, so that a handful of images never gives an
-    interval without width.
+    Args:
+        correct: bool [R, T].
+        seed, groups: as for `interval`.
+    """
+    found = interval(correct, seed=seed, limits=(0.0, 1.0), groups=groups)
+    tests = wilson(found.mean, correct.size)
+    return Interval(found.mean, min(found.low, tests.low), max(found.high, tests.high))
+
+
+def paired(better: np.ndarray, base: np.ndarray, *, seed: int = 0, groups: np.ndarray | None = None, level: float = LEVEL, apart: bool = False) -> Interval:
+    """Return the difference of two arms' accuracies: the wider of `interval` and Bonett & Price's (2012, J. Educ. Behav. Stat. 37).
+
+    Theirs adds one image to each of the two counts in which the arms differ, so that arms which differ in a handful of images, or in none,
+    never get an interval without width.
 
     Args:
         better, base: bool [R, T], the same repeats and images, at least one.
         seed, groups, level: as for `interval`.
+        apart: take what the repeats say of one image as said of several, for sets that are not small.
     """
     found = interval(better.astype(np.float64) - base, seed=seed, groups=groups, level=level)
-    count = better.shape[1]
+    count = better.size if apart else better.shape[1]
     gained, lost = ((float((one & ~other).mean()) * count + 1) / (count + 2) for one, other in ((better, base), (base, better)))
     middle, z = gained - lost, float(special.ndtri((1 + level) / 2))
     reach = z * math.sqrt(max(0.0, gained + lost - middle**2) / (count + 2))

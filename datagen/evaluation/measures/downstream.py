@@ -57,7 +57,7 @@ def ends(interval: Interval) -> dict[str, float | None]:
 
 def _arm(context: Context, arm: str) -> Finding:
     correct, labels = context.correct(arm), context.test.labels
-    accuracy = statistics.interval(correct, seed=context.seed, limits=(0.0, 1.0), groups=context.groups)
+    accuracy = statistics.accuracy(correct, seed=context.seed, groups=context.groups)
     counts = statistics.confusion(context.predicted(arm), labels, len(context.classes))
     results = context.results(arm)
     recalls = statistics.recalls(correct, labels, len(context.classes))
@@ -92,7 +92,7 @@ def _confused(counts: np.ndarray, classes: tuple[str, ...]) -> list[dict[str, An
 def _difference(context: Context, better: str, base: str) -> Finding:
     repeats = min(len(context.results(better)), len(context.results(base)))
     one, other = context.correct(better)[:repeats], context.correct(base)[:repeats]
-    found = statistics.interval(one.astype(np.float64) - other, seed=context.seed, groups=context.groups)
+    found = statistics.paired(one, other, seed=context.seed, groups=context.groups, apart=True)
     span = f"95 % interval {statistics.points(found.low)} to {statistics.points(found.high)}"
     sentence = f"{NAMES[better].capitalize()} minus {NAMES[base]}: {statistics.points(found.mean)} points of accuracy ({span})."
     details: dict[str, Any] = {**ends(found), "per_class": _by_class(context, one, other)}

@@ -45,9 +45,9 @@ def finding(context: Context, copies: np.ndarray, checked: int) -> Finding:
     if not {"both", base} <= set(context.names()) or not len(keep):
         return Finding("leaks", share.mean, share.low, share.high, f"{sentence}.", {**details, "arms": {}, "difference": None})
     groups = None if context.groups is None else context.groups[keep]
-    arms = {arm: statistics.interval(context.correct(arm)[:, keep], seed=context.seed, limits=(0, 1), groups=groups) for arm in NAMES if arm in context.names()}
-    apart = context.correct("both")[:, keep].astype(np.float64) - context.correct(base)[:, keep]
-    difference = statistics.interval(apart, seed=context.seed, groups=groups)
+    arms = {arm: statistics.accuracy(context.correct(arm)[:, keep], seed=context.seed, groups=groups) for arm in NAMES if arm in context.names()}
+    one, other = (context.correct(arm)[:, keep] for arm in ("both", base))
+    difference = statistics.paired(one, other, seed=context.seed, groups=groups, apart=True)
     if len(copies):
         mean, low, high = (statistics.points(value) for value in (difference.mean, difference.low, difference.high))
         sentence += f"; without them real + synthetic minus {NAMES[base]} is {mean} points ({low} to {high})"

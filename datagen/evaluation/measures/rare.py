@@ -53,7 +53,7 @@ class Rare:
             f"At the real arm's false alarms ({100 * rate:.1f} %) the recall of {name!r} changes by {statistics.points(gain.mean)} points from "
             f"{NAMES[base]} to real + synthetic (95 % interval {statistics.points(gain.low)} to {statistics.points(gain.high)}, {images} unseen images)."
         )
-        rows = {arm: ends(statistics.interval(values, seed=context.seed, limits=(0, 1), groups=groups)) for arm, values in found.items()}
+        rows = {arm: ends(statistics.accuracy(values, seed=context.seed, groups=groups)) for arm, values in found.items()}
         details = {"class": name, "images": images, "false_alarms": rate, "arms": rows, "gain": ends(gain)}
         details |= {"gains": {arm: ends(value) for arm, value in gains.items()}}
         yield Finding("focus recall", gain.mean, gain.low, gain.high, sentence, details)

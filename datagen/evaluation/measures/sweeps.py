@@ -29,9 +29,7 @@ class Sweeps:
         """Yield one finding for the ratios and one for the amounts, where they were swept."""
         for what, title in {RATIO: "real + synthetic", AMOUNT: "synthetic images only"}.items():
             names = [name for name in context.names() if name.startswith(f"{what} ")]
-            found = {
-                float(name.split()[1]): statistics.interval(context.correct(name), seed=context.seed, limits=(0, 1), groups=context.groups) for name in names
-            }
+            found = {float(name.split()[1]): statistics.accuracy(context.correct(name), seed=context.seed, groups=context.groups) for name in names}
             if found:
                 best = max(found, key=lambda at: found[at].mean)
                 sentence = f"Of {len(found)} {what}s of {title}, {best:g} did best: {100 * found[best].mean:.1f} % (one repeat each; not chosen by this)."
