@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import copy
-import statistics
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datagen import machine, seeds
+from datagen import machine, seeds, turns
 from datagen.contracts import Family, State
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 LAYOUTS = {"cpu": "channels-last"}
 """memory layout by device, contiguous elsewhere: measured up to a quarter faster; it decides last bits, so it is part of the production id"""
-TIMED, TURNS, LONG = 64, 5, 1.0
-"""images that are drawn at once, as in production, how often, and seconds after which no further time"""
+TIMED, LONG = 64, 2.0
+"""images that are drawn at once, as in production, and seconds after which there are no further turns"""
 WORTH = 1.1
 """times as fast as fp32 bf16 must be: it moves pixels by one or two of 255"""
 
@@ -99,26 +99,23 @@ def timed(family: Family, state: State, device: str, asked: str = "auto") -> dic
     sampled, many = State(state.spec, nets), state.spec.classes
     noise = torch.zeros(TIMED, family.noise(state.spec), device=device)
     arguments = (torch.arange(TIMED, device=device) % many, noise)
-    threads, seconds = torch.get_num_threads(), {}
+    names = ("fp32", "bf16") if device in {"cpu", "cuda"} else ("fp32",)
+
+    def draw(precision: str) -> float:
+        begun = time.perf_counter()
+        pixels(drawn(family, sampled, arguments, (1.0, 0.0), precision))
+        return time.perf_counter() - begun
+
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for precision in ("fp32", "bf16") if device in {"cpu", "cuda"} else ("fp32",):
-            seconds[precision] = _seconds(family, sampled, arguments, precision)
+        for name in names:
+            draw(name)
+        seconds = turns.least([functools.partial(draw, name) for name in names], long=LONG)
     finally:
         torch.set_num_threads(threads)
-    best = "bf16" if seconds["fp32"] > WORTH * seconds.get("bf16", float("inf")) else "fp32"
-    why = f"{TIMED} images on one thread: {', '.join(f'{name} {1000 * each:.3g} ms' for name, each in seconds.items())}"
-    return {"value": best, "why": why, **here}
-
-
-def _seconds(family: Family, state: State, arguments: tuple[torch.Tensor, torch.Tensor], precision: str) -> float:
-    """Return the median time of a draw, the first aside."""
-    found: list[float] = []
-    while len(found) <= TURNS and sum(found) < LONG:
-        begun = time.perf_counter()
-        pixels(drawn(family, state, arguments, (1.0, 0.0), precision))
-        found.append(time.perf_counter() - begun)
-    return statistics.median(found[1:] or found)
+    why = f"{TIMED} images on one thread: {', '.join(f'{name} {1000 * each:.3g} ms' for name, each in zip(names, seconds, strict=True))}"
+    return {"value": names[turns.first(seconds, WORTH)], "why": why, **here}
 
 
 def precision_of(chosen: Mapping[str, Any], device: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from datagen import turns
 from datagen.recogniser.fit import Settings, fit, side_by_side
 
-STEPS, ENOUGH = 8, 2.0
-"""steps timed, fewer where they take longer than so many seconds"""
+STEPS, ENOUGH = 5, 2.0
+"""steps of a turn, fewer where they take longer than so many seconds"""
 WORTH = 1.05
 """a later choice must win by this factor"""
 
@@ -32,7 +34,7 @@ class Timed:
 
 
 def choose(settings: Settings, shape: tuple[int, int, int], classes: int, *, device: str = "cpu", plain: bool = False, threads: Sequence[int] = (1,)) -> Timed:
-    """Train a few steps on noise under each choice and return the fastest; its number of threads is set.
+    """Train a few steps on noise under each choice, in turns, and return the fastest; its number of threads is set.
 
     Args:
         settings: recogniser and batch are looked at.
@@ -49,33 +51,40 @@ def choose(settings: Settings, shape: tuple[int, int, int], classes: int, *, dev
     labels = rng.integers(0, classes, settings.batch)
     plainest = dataclasses.replace(settings, precision="fp32", layout="contiguous", steps=STEPS)
     rates: dict[str, float] = {}
-    best, best_threads, best_rate = plainest, threads[0], 0.0
 
-    def attempt(tried: Settings, many: int) -> None:
-        nonlocal best, best_threads, best_rate
+    def turn(tried: Settings, many: int) -> float:
         torch.set_num_threads(many)
-        rate = _rate(tried, images, labels, classes, device)
-        rates[f"{tried.precision} {tried.layout} {many} thread{'s' if many > 1 else ''}"] = round(rate, 1)
-        if rate > best_rate * WORTH:
-            best, best_threads, best_rate = tried, many, rate
+        return 1 / _rate(tried, images, labels, classes, device)
 
-    for many in threads:
-        attempt(plainest, many)
-        if not plain:
-            attempt(dataclasses.replace(plainest, layout="channels-last"), many)
+    def fastest(choices: Sequence[tuple[Settings, int]]) -> tuple[Settings, int, float]:
+        seconds = turns.least([functools.partial(turn, *choice) for choice in choices])
+        rates.update({_name(tried, many): round(1 / each, 1) for (tried, many), each in zip(choices, seconds, strict=True)})
+        place = turns.first(seconds, WORTH)
+        return *choices[place], 1 / seconds[place]
+
+    layouts = [plainest] if plain else [plainest, dataclasses.replace(plainest, layout="channels-last")]
+    best, many, rate = fastest([(tried, many) for many in threads for tried in layouts])
     if not plain:
-        attempt(dataclasses.replace(plainest, precision="bf16", layout="channels-last"), best_threads)
+        best, many, rate = fastest([(best, many), (dataclasses.replace(plainest, precision="bf16", layout="channels-last"), many)])
     lanes = max(threads) if 1 in threads and not plain and side_by_side(settings.recogniser) else 1
     if lanes > 1:
         torch.set_num_threads(1)
         with ThreadPoolExecutor(lanes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            together = sum(pool.map(lambda _: _rate(best, images, labels, classes, device), range(lanes)))
-        rates[f"{best.precision} {best.layout} {lanes} side by side"] = round(together, 1)
-        if together > best_rate * WORTH:
+
+            def beside() -> float:
+                return 1 / sum(pool.map(lambda _: _rate(best, images, labels, classes, device), range(lanes)))
+
+            seconds = turns.least([functools.partial(turn, best, many), beside])
+        rates[f"{best.precision} {best.layout} {lanes} side by side"] = round(1 / seconds[1], 1)
+        if turns.first(seconds, WORTH):
             torch.set_num_threads(1)
-            return Timed(dataclasses.replace(best, steps=settings.steps), 1, together, rates, lanes)
-    torch.set_num_threads(best_threads)
-    return Timed(dataclasses.replace(best, steps=settings.steps), best_threads, best_rate, rates)
+            return Timed(dataclasses.replace(best, steps=settings.steps), 1, 1 / seconds[1], rates, lanes)
+    torch.set_num_threads(many)
+    return Timed(dataclasses.replace(best, steps=settings.steps), many, rate, rates)
+
+
+def _name(tried: Settings, many: int) -> str:
+    return f"{tried.precision} {tried.layout} {many} thread{'s' if many > 1 else ''}"
 
 
 class _Enough(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -10,11 +11,13 @@ from dataclasses import dataclass
 
 import torch
 
+from datagen import turns
 from datagen.contracts import Stage, State
 
-STEPS = 5
-PARTS = ((16, 3), (4, 1))
-"""parts of a batch that are tried first, and how many times slower than a batch they may be: what is hopeless costs little"""
+STEPS = 4
+"""steps of a turn"""
+PARTS, HOPELESS = (16, 4), 4.0
+"""parts of a batch that are tried first, and how many times as long as the first setting they may take: what is hopeless costs little"""
 Pairs = tuple[tuple[str, str], ...]
 CHOICES = (("fp32", "contiguous"), ("fp32", "channels-last"), ("bf16", "channels-last"), ("bf16", "contiguous"))
 WORTH = 1.05
@@ -51,11 +54,44 @@ def label(precision: str, layout: str, threads: int) -> str:
     return f"{precision} {layout} {threads} threads"
 
 
+class _Trial:
+    """A setting under trial, with a state of its own."""
+
+    def __init__(self, stage: Stage, state: State, pair: tuple[str, str], threads: int, batch: tuple[torch.Tensor, torch.Tensor]) -> None:
+        self.stage, self.state, self.pair, self.threads, self.batch = stage, state, pair, threads, batch
+        arrange(state, pair[1])
+
+    def seconds(self, some: int, seed: int) -> float:
+        """Return the seconds of one step over some images; one seed leads to the same step in every setting, with or without a penalty."""
+        images, labels = (part[:some] for part in self.batch)
+        torch.set_num_threads(self.threads)
+        torch.manual_seed(seed)
+        begun = time.perf_counter()
+        step(self.stage, self.state, images, labels, 0.5, precision=self.pair[0], layout=self.pair[1])
+        if images.is_cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter() - begun
+
+    def begins(self, limits: Sequence[float]) -> list[float] | None:
+        """Return the seconds of parts of a batch, the better of two tries; None as soon as both pass a limit."""
+        found = []
+        for part, limit in zip(PARTS, limits, strict=True):
+            some = max(2, len(self.batch[0]) // part)
+            found.append(min(self.seconds(some, seed) for seed in range(2)))
+            if found[-1] > limit:
+                return None
+        return found
+
+    def turn(self) -> float:
+        """Return the mean seconds of a step."""
+        return statistics.mean(self.seconds(len(self.batch[0]), seed) for seed in range(STEPS))
+
+
 def choose(stage: Stage, fresh: Callable[[], State], batch: tuple[torch.Tensor, torch.Tensor], *, allowed: Pairs, threads: Sequence[int]) -> Timed:
     """Time a few steps of a stage and return the fastest setting; a later one must win by 5 % over those before it.
 
     Precision and layout are timed with the first number of threads, the other numbers with the pair that won: where
-    other programs keep the processors busy, fewer threads are often faster.
+    other programs keep the processors busy, fewer threads are often faster. Settings take turns.
 
     Args:
         stage: the stage to time.
@@ -65,33 +101,24 @@ def choose(stage: Stage, fresh: Callable[[], State], batch: tuple[torch.Tensor, 
         threads: numbers of compute threads, the largest first.
     """
     start = fresh()
-    tried: dict[tuple[str, str, int], float] = {}
-    best, rate = (*allowed[0], threads[0]), 0.0
-    for many in threads:
-        torch.set_num_threads(many)
-        for precision, layout in allowed if many == threads[0] else [best[:2]]:
-            found = _rate(stage, copy.deepcopy(start), batch, (precision, layout), slowest=rate / 4)
-            tried[precision, layout, many] = found
-            if found > rate * WORTH:
-                best, rate = (precision, layout, many), found
-    torch.set_num_threads(best[2])
-    rates = {label(p, layout, many): round(value, 1) for (p, layout, many), value in tried.items()}
-    return Timed(*best, rate=rate, rates=rates)
+    hopeful: list[_Trial] = []
+    limits: Sequence[float] = [math.inf] * len(PARTS)
+    for pair in allowed:
+        trial = _Trial(stage, copy.deepcopy(start), pair, threads[0], batch)
+        if (parts := trial.begins(limits)) is not None:
+            limits = limits if hopeful else [HOPELESS * seconds for seconds in parts]
+            hopeful.append(trial)
+    best, rates = _fastest(hopeful)
+    if len(threads) > 1:
+        best, others = _fastest([best, *(_Trial(stage, copy.deepcopy(start), best.pair, many, batch) for many in threads[1:])])
+        rates |= others
+    torch.set_num_threads(best.threads)
+    name = label(*best.pair, best.threads)
+    return Timed(*best.pair, best.threads, rate=rates[name], rates={name: round(rate, 1) for name, rate in rates.items()})
 
 
-def _rate(stage: Stage, state: State, batch: tuple[torch.Tensor, torch.Tensor], pair: tuple[str, str], *, slowest: float) -> float:
-    """Return images a second over full batches; a pair below `slowest` is given up at once."""
-    precision, layout = pair
-    arrange(state, layout)
-    images, labels = batch
-    seconds = []
-    for part, grace in (*PARTS, *[(1, 1)] * STEPS):
-        some = max(2, len(images) // part)
-        begun = time.perf_counter()
-        step(stage, state, images[:some], labels[:some], 0.5, precision=precision, layout=layout)
-        if images.is_cuda:
-            torch.cuda.synchronize()
-        seconds.append((time.perf_counter() - begun) / some)
-        if grace / seconds[-1] < slowest:
-            break
-    return 1 / statistics.median(seconds[len(PARTS) :] or seconds)
+def _fastest(trials: Sequence[_Trial]) -> tuple[_Trial, dict[str, float]]:
+    """Return the setting that wins, and the images a second of each by its name."""
+    seconds = turns.least([trial.turn for trial in trials])
+    rates = {label(*trial.pair, trial.threads): len(trial.batch[0]) / each for trial, each in zip(trials, seconds, strict=True)}
+    return trials[turns.first(seconds, WORTH)], rates

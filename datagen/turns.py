@@ -1,0 +1,41 @@
+"""Timings that compare: on a shared machine settings take turns until two turns of each agree."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+FEWEST, MOST, LONG = 2, 8, 20.0
+"""turns of each setting at least, and at most where they differ; seconds after which there is no further turn"""
+AGREE = 1.1
+"""times as long as a setting's fastest turn its second may take: half a minute may go by at a tenth of the speed"""
+
+
+def least(trials: Sequence[Callable[[], float]], *, long: float = LONG) -> list[float]:
+    """Return the seconds of the fastest turn of each trial: what slowed its others were other programs.
+
+    Args:
+        trials: each takes one turn and returns its seconds, for whatever amount of work.
+        long: seconds after which no further turns are taken, beyond the fewest.
+    """
+    begun = time.perf_counter()
+    found: list[list[float]] = [[] for _ in trials]
+    for turn in range(MOST):
+        if turn >= FEWEST and (time.perf_counter() - begun >= long or all(_agree(seconds) for seconds in found)):
+            break
+        for seconds, trial in zip(found, trials, strict=True):
+            seconds.append(trial())
+    return [min(seconds) for seconds in found]
+
+
+def first(seconds: Sequence[float], worth: float) -> int:
+    """Return the place of the first trial that no later one beats by a factor `worth`; later ones must win by it over those before."""
+    best = 0
+    for place, each in enumerate(seconds):
+        best = place if each * worth < seconds[best] else best
+    return best
+
+
+def _agree(seconds: Sequence[float]) -> bool:
+    fastest, second = sorted(seconds)[:2]
+    return second <= AGREE * fastest
