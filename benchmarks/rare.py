@@ -1,6 +1,6 @@
 """A rare class: its recall at equal false alarms when synthetic images top it up, beside oversampling, class weights and classical copies.
 
-    python benchmarks/rare.py DATA WORK --out benchmarks/results/rare.md     every cell, those in WORK/rare.jsonl left alone
+    python benchmarks/rare.py DATA WORK --out benchmarks/results/rare_recall.md     every cell, those in WORK/rare.jsonl left alone
     python benchmarks/rare.py DATA WORK --only neu_surface --draws 1         some cells
 
 DATA holds NAME/train/CLASS/FILE and NAME/test/CLASS/FILE. A cell keeps 20 drawn training images of one class and all of the others, fits,

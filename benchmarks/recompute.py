@@ -1,4 +1,4 @@
-"""Compute every headline figure of a report again from its predictions.parquet, by code that shares nothing with datagen."""
+"""Compute every headline figure of a report and its bootstrap interval again from predictions.parquet, by code that shares nothing with datagen."""
 
 import sys
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 
 FEWEST, MOST, LONG = 2, 8, 20.0
-"""turns of each setting at least, and at most where they differ; seconds after which there is no further turn"""
+"""turns of each setting at least, and at most where they differ; seconds after which there is no further one"""
 AGREE = 1.1
 """times as long as a setting's fastest turn its second may take: half a minute may go by at a tenth of the speed"""
 
@@ -16,12 +16,12 @@ def least(trials: Sequence[Callable[[], float]], *, long: float = LONG) -> list[
 
     Args:
         trials: each takes one turn and returns its seconds, for whatever amount of work.
-        long: seconds after which no further turns are taken, beyond the fewest.
+        long: seconds after which no further turns are taken, beyond the first.
     """
     begun = time.perf_counter()
     found: list[list[float]] = [[] for _ in trials]
     for turn in range(MOST):
-        if turn >= FEWEST and (time.perf_counter() - begun >= long or all(_agree(seconds) for seconds in found)):
+        if turn and (time.perf_counter() - begun >= long or (turn >= FEWEST and all(_agree(seconds) for seconds in found))):
             break
         for seconds, trial in zip(found, trials, strict=True):
             seconds.append(trial())
@@ -29,7 +29,7 @@ def least(trials: Sequence[Callable[[], float]], *, long: float = LONG) -> list[
 
 
 def first(seconds: Sequence[float], worth: float) -> int:
-    """Return the place of the first trial that no later one beats by a factor `worth`; later ones must win by it over those before."""
+    """Return the place of the fastest trial so far, replaced by a later one only where that is faster by a factor `worth`."""
     best = 0
     for place, each in enumerate(seconds):
         best = place if each * worth < seconds[best] else best

@@ -121,8 +121,8 @@ def test_the_recall_of_each_class_is_printed_as_the_readme_says(tmp_path: Path, 
 
     assert {"arms.*.per_class.class", "arms.*.per_class.recall"} <= set(schema.KEYS)
     arms = {name: {"per_class": [{"class": "dent", "recall": recall}]} for name, recall in (("real", 0.5), ("both", 0.75))}
-    (tmp_path / "report").mkdir()
-    (tmp_path / "report" / "report.json").write_text(json.dumps({"arms": arms}))
+    (tmp_path / "signs-report").mkdir()
+    (tmp_path / "signs-report" / "report.json").write_text(json.dumps({"arms": arms}))
     monkeypatch.chdir(tmp_path)
     exec(compile(readme.block(TEXT, "<!-- example rare classes -->"), "rare", "exec"), {})
     assert capsys.readouterr().out == "    dent  0.50 -> 0.75\n"

@@ -152,16 +152,25 @@ def test_a_handful_of_images_never_gives_an_interval_without_width() -> None:
 
 def test_arms_that_never_differ_are_not_said_to_be_equal_for_certain() -> None:
     right = np.ones((5, 410), bool)
-    same = paired(right, right, apart=True)
-    assert same.mean == 0 and same.high == -same.low == pytest.approx(1.96 * math.sqrt(2) / 2052, rel=0.01)
-    assert accuracy(right).mean == accuracy(right).high == 1
-    assert accuracy(right).low == pytest.approx(1 - 1.96**2 / (2050 + 1.96**2), abs=1e-5)
+    same = paired(right, right)
+    assert same.mean == 0 and same.high == -same.low == pytest.approx(1.96 * math.sqrt(2) / 412, rel=0.01), "five repeats make no new images"
+    assert accuracy(right).mean == accuracy(right).high == 1 and 0.990 < accuracy(right).low < 0.995
+    groups = np.arange(410) // 10
+    assert paired(right, right, groups=groups).high == pytest.approx(1.96 * math.sqrt(2) / 43, rel=0.01), "nor do images of one group"
     rng = np.random.default_rng(0)
     hard = rng.random(2000)
     one, other = (np.stack([rng.random(2000) < (share + hard) / 2 for _ in range(3)]) for share in (0.9, 0.8))
     usual = interval(one.astype(float) - other)
-    assert paired(one, other, apart=True).half == pytest.approx(usual.half, rel=0.25), "where arms differ in many images little changes"
+    assert paired(one, other).half == pytest.approx(usual.half, rel=0.25), "where arms differ in many images little changes"
     assert accuracy(one).half == pytest.approx(interval(one.astype(float)).half, rel=0.25)
+
+
+def test_one_repeat_has_the_interval_of_bonett_and_price() -> None:
+    rng = np.random.default_rng(1)
+    better, base = rng.random((1, 30)) < 0.9, rng.random((1, 30)) < 0.7
+    gained, lost = ((int((a & ~b).sum()) + 1) / 32 for a, b in ((better, base), (base, better)))
+    reach = 1.959964 * math.sqrt((gained + lost - (gained - lost) ** 2) / 32)
+    assert statistics._two_more(better.astype(float) - base, (-1, 1), None, 0.95) == pytest.approx((gained - lost - reach, gained - lost + reach), abs=1e-6)
 
 
 def test_what_a_handful_of_images_can_show() -> None:

@@ -119,7 +119,7 @@ class Verb:
         """Return the parameters that Typer sees: the verb's own, the flags of its settings, the switches."""
         own = list(inspect.signature(self.run, eval_str=True).parameters.values())[1:]
         groups = {key: group_of(Recipe.model_fields[key]) for key in self.settings()}
-        rest = sorted((key for key in groups if key not in self.usual), key=lambda key: (*self.groups, groups[key]).index(groups[key]))
+        rest = sorted((key for key in groups if key not in self.usual), key=lambda key: self.groups.index(groups[key]))
         flags = [*(_flag(key) for key in self.usual), *(_flag(key, PANELS[groups[key]]) for key in rest)]
         switches = [_keyword(name, kind, self.defaults.get(name, value)) for name, (kind, value) in SWITCHES.items() if name not in self.without]
         return inspect.Signature([p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + flags + switches)

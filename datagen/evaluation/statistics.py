@@ -106,34 +106,42 @@ def _by_group(values: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray
 
 
 def accuracy(correct: np.ndarray, *, seed: int = 0, groups: np.ndarray | None = None) -> Interval:
-    """Return the share of images that an arm names right: the wider of `interval` and `wilson` over all tests, so that no arm is right for certain.
+    """Return the share of images that an arm names right, with an interval that reaches as far as `interval` and `_two_more`: none is right for certain.
 
     Args:
         correct: bool [R, T].
         seed, groups: as for `interval`.
     """
     found = interval(correct, seed=seed, limits=(0.0, 1.0), groups=groups)
-    tests = wilson(found.mean, correct.size)
-    return Interval(found.mean, min(found.low, tests.low), max(found.high, tests.high))
+    low, high = _two_more(np.asarray(correct, np.float64), (0.0, 1.0), groups, LEVEL)
+    return Interval(found.mean, max(0.0, min(found.low, low)), min(1.0, max(found.high, high)))
 
 
-def paired(better: np.ndarray, base: np.ndarray, *, seed: int = 0, groups: np.ndarray | None = None, level: float = LEVEL, apart: bool = False) -> Interval:
-    """Return the difference of two arms' accuracies: the wider of `interval` and Bonett & Price's (2012, J. Educ. Behav. Stat. 37).
+def paired(better: np.ndarray, base: np.ndarray, *, seed: int = 0, groups: np.ndarray | None = None, level: float = LEVEL) -> Interval:
+    """Return the difference of two arms' accuracies, with an interval that reaches as far as `interval` and `_two_more`.
 
-    Theirs adds one image to each of the two counts in which the arms differ, so that arms which differ in a handful of images, or in none,
-    never get an interval without width.
+    So arms that differ in a handful of images, or in none, never get an interval without width.
 
     Args:
         better, base: bool [R, T], the same repeats and images, at least one.
         seed, groups, level: as for `interval`.
-        apart: take what the repeats say of one image as said of several, for sets that are not small.
     """
-    found = interval(better.astype(np.float64) - base, seed=seed, groups=groups, level=level)
-    count = better.size if apart else better.shape[1]
-    gained, lost = ((float((one & ~other).mean()) * count + 1) / (count + 2) for one, other in ((better, base), (base, better)))
-    middle, z = gained - lost, float(special.ndtri((1 + level) / 2))
-    reach = z * math.sqrt(max(0.0, gained + lost - middle**2) / (count + 2))
-    return Interval(found.mean, max(-1.0, min(found.low, middle - reach)), min(1.0, max(found.high, middle + reach)))
+    values = better.astype(np.float64) - base
+    found = interval(values, seed=seed, groups=groups, level=level)
+    low, high = _two_more(values, (-1.0, 1.0), groups, level)
+    return Interval(found.mean, max(-1.0, min(found.low, low)), min(1.0, max(found.high, high)))
+
+
+def _two_more(values: np.ndarray, extremes: tuple[float, float], groups: np.ndarray | None, level: float) -> tuple[float, float]:
+    """Return the ends of the normal interval of the mean over images (or groups) when two more are added, one at each extreme.
+
+    For one repeat and a difference that is Bonett & Price's interval (2012, J. Educ. Behav. Stat. 37), for a share Agresti & Caffo's
+    (2000, Am. Stat. 54); with several repeats an image counts by its mean over them.
+    """
+    sums, _ = _by_group(values, groups)
+    units = np.concatenate([sums.mean(axis=0) * sums.shape[1] / values.shape[1], extremes])
+    reach = float(special.ndtri((1 + level) / 2)) * float(units.std()) / math.sqrt(len(units))
+    return float(units.mean()) - reach, float(units.mean()) + reach
 
 
 def wilson(share: float, count: int) -> Interval:

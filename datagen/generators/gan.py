@@ -93,18 +93,18 @@ class GAN:
     def _step(self, state: State, images: torch.Tensor, labels: torch.Tensor, done: float) -> Mapping[str, torch.Tensor]:
         recipe = state.spec.recipe
         generator, critic = state.modules["generator"], state.modules["critic"]
+        penalised = torch.rand(()).item() < 1 / PENALTY_EVERY
         noise = normal_like(images.new_empty(len(images), self.noise(state.spec)))
         fake = generator(noise, generator.embed(labels))
-        found = self._train_critic(state, images, fake.detach(), labels, done)
+        found = self._train_critic(state, images, fake.detach(), labels, penalised)
 
         with torch.no_grad():
             on_real = critic(augment(images, recipe.augment), labels)
         generator_loss = losses.relativistic_generator(on_real, critic(augment(fake, recipe.augment), labels))
         return {"generator": descend(state.optimizers["generator"], generator_loss), **found}
 
-    def _train_critic(self, state: State, images: torch.Tensor, fake: torch.Tensor, labels: torch.Tensor, done: float) -> dict[str, torch.Tensor]:
+    def _train_critic(self, state: State, images: torch.Tensor, fake: torch.Tensor, labels: torch.Tensor, penalised: bool) -> dict[str, torch.Tensor]:
         recipe, critic = state.spec.recipe, state.modules["critic"]
-        penalised = torch.rand(()).item() < 1 / PENALTY_EVERY
         pair = [x.detach().requires_grad_(penalised) for x in (images, fake.float())]
         on_real, on_fake = (critic(augment(x, recipe.augment), labels) for x in pair)
         loss = losses.relativistic_critic(on_real, on_fake)

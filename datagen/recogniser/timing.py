@@ -33,7 +33,16 @@ class Timed:
     lanes: int = 1
 
 
-def choose(settings: Settings, shape: tuple[int, int, int], classes: int, *, device: str = "cpu", plain: bool = False, threads: Sequence[int] = (1,)) -> Timed:
+def choose(
+    settings: Settings,
+    shape: tuple[int, int, int],
+    classes: int,
+    *,
+    device: str = "cpu",
+    plain: bool = False,
+    threads: Sequence[int] = (1,),
+    long: float = turns.LONG,
+) -> Timed:
     """Train a few steps on noise under each choice, in turns, and return the fastest; its number of threads is set.
 
     Args:
@@ -44,6 +53,7 @@ def choose(settings: Settings, shape: tuple[int, int, int], classes: int, *, dev
         plain: keep to fp32 and the contiguous layout, and only measure the rate.
         threads: numbers of compute threads to try; bf16 is tried with the number that won. Where one thread is among them, as many
             trainings side by side as the largest number, of one thread each, are tried at last; `rate` is that of all together.
+        long: seconds after which what is compared takes no further turns.
     """
     rng = np.random.default_rng(0)
     channels, height, width = shape
@@ -57,7 +67,7 @@ def choose(settings: Settings, shape: tuple[int, int, int], classes: int, *, dev
         return 1 / _rate(tried, images, labels, classes, device)
 
     def fastest(choices: Sequence[tuple[Settings, int]]) -> tuple[Settings, int, float]:
-        seconds = turns.least([functools.partial(turn, *choice) for choice in choices])
+        seconds = turns.least([functools.partial(turn, *choice) for choice in choices], long=long)
         rates.update({_name(tried, many): round(1 / each, 1) for (tried, many), each in zip(choices, seconds, strict=True)})
         place = turns.first(seconds, WORTH)
         return *choices[place], 1 / seconds[place]
@@ -68,14 +78,14 @@ def choose(settings: Settings, shape: tuple[int, int, int], classes: int, *, dev
         best, many, rate = fastest([(best, many), (dataclasses.replace(plainest, precision="bf16", layout="channels-last"), many)])
     lanes = max(threads) if 1 in threads and not plain and side_by_side(settings.recogniser) else 1
     if lanes > 1:
-        torch.set_num_threads(1)
         with ThreadPoolExecutor(lanes, initializer=torch.set_num_threads, initargs=(1,)) as pool:
 
             def beside() -> float:
                 return 1 / sum(pool.map(lambda _: _rate(best, images, labels, classes, device), range(lanes)))
 
-            seconds = turns.least([functools.partial(turn, best, many), beside])
-        rates[f"{best.precision} {best.layout} {lanes} side by side"] = round(1 / seconds[1], 1)
+            seconds = turns.least([functools.partial(turn, best, many), beside], long=long)
+        rate = 1 / seconds[0]
+        rates |= {_name(best, many): round(rate, 1), f"{best.precision} {best.layout} {lanes} side by side": round(1 / seconds[1], 1)}
         if turns.first(seconds, WORTH):
             torch.set_num_threads(1)
             return Timed(dataclasses.replace(best, steps=settings.steps), 1, 1 / seconds[1], rates, lanes)

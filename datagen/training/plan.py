@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from datagen import drawing, machine, registry, seeds
+from datagen import drawing, machine, registry, seeds, turns
 from datagen import recipe as recipes
 from datagen.contracts import Family, Spec, Stage, State
 from datagen.progress import span
@@ -25,6 +25,8 @@ from datagen.training.batches import Batches
 DEFAULT_SECONDS = 600.0
 AFTER_TRAINING, SELECTION = 0.06, 0.3
 """shares of a budget: for what comes after the training, and of it for choosing by usefulness"""
+TIMING = 0.02
+"""share of a budget after which a comparison of settings takes no further turns"""
 SHOWN = 1.0
 """images that the recognisers of the choice are shown all together, by those that the generator is shown, where no budget is given"""
 CHECKPOINT_SECONDS = 45.0
@@ -75,6 +77,7 @@ def complete(spec: Spec, family: Family, batches: Batches, *, begun: float) -> P
     """
     recipe, stages = spec.recipe, list(family.stages(spec))
     batch = recipe.batch or 1
+    long = min(turns.LONG, TIMING * (recipe.budget or DEFAULT_SECONDS))
     timed: list[timing.Timed] = []
     state = State(spec)
     for stage in stages:
@@ -82,11 +85,13 @@ def complete(spec: Spec, family: Family, batches: Batches, *, begun: float) -> P
         fresh = partial(_built, stage, state, recipe)
         if stage.inputs is not None:
             many = stage.inputs(fresh(), lambda _: iter([many])), many[1]  # noqa: B023 (called at once)
-        timed.append(timing.choose(stage, fresh, many, allowed=_allowed(recipe), threads=_threads(recipe)))
+        timed.append(timing.choose(stage, fresh, many, allowed=_allowed(recipe), threads=_threads(recipe), long=long))
         fresh()
     longest = max(range(len(stages)), key=lambda k: stages[k].share)
     main = timed[longest]
     recipe = recipe.planned(precision=main.precision, layout=main.layout, threads=main.threads)
+    draws = {"precision": drawing.timed(family, state, recipe.device, spec.recipe.precision)}
+    judge = _judge(recipe, spec, long)
     rates_now = [t.rates.get(timing.label(main.precision, main.layout, main.threads), t.rate) for t in timed]
     totals, how = _totals(recipe, stages, rates_now, begun)
     recipe = recipe.planned(
@@ -98,24 +103,31 @@ def complete(spec: Spec, family: Family, batches: Batches, *, begun: float) -> P
     sentences = (how.format(images=sum(totals), seconds=span(seconds), end=time.strftime("%H:%M", time.localtime(time.time() + seconds))),)
     rates = {stage.name: t.rates for stage, t in zip(stages, timed, strict=True)}
     seen = sum(total for total, stage in zip(totals, stages, strict=True) if stage.inputs is None)
-    how_chosen = _selection(recipe, spec, seen, main.rate) | {"precision": drawing.timed(family, state, recipe.device, spec.recipe.precision)}
-    return Plan(recipe, Spec(spec.classes, spec.shape, spec.counts, recipe), totals, rates, sentences, how_chosen)
+    chosen = _selection(recipe, judge, seen, main.rate) | draws
+    return Plan(recipe, Spec(spec.classes, spec.shape, spec.counts, recipe), totals, rates, sentences, chosen)
 
 
-def _selection(recipe: Recipe, spec: Spec, seen: int, rate: float) -> dict[str, Any]:
+def _judge(recipe: Recipe, spec: Spec, long: float) -> recogniser_timing.Timed | None:
+    """Time the recognisers that choose; None where nothing may follow from a timing."""
+    if recipe.deterministic:
+        return None
+    settings = Settings(batch=selection.BATCH, width=WIDTH)
+    return recogniser_timing.choose(settings, spec.shape, spec.classes, device=recipe.device, threads=[recipe.threads or 1], long=long)
+
+
+def _selection(recipe: Recipe, judge: recogniser_timing.Timed | None, seen: int, rate: float) -> dict[str, Any]:
     """Return steps, images and layout of the recognisers that choose: by the budget, or by the images that the generator is shown.
 
     Half of the time goes to drawing images, which takes about a third of the time of training on them.
     """
-    settings = Settings(batch=selection.BATCH, width=WIDTH)
-    by_images = {**selection.planned(seen * SHOWN), "images": selection.drawn(seen * SHOWN), "layout": settings.layout}
-    if recipe.deterministic:
-        return by_images
-    timed = recogniser_timing.choose(settings, spec.shape, spec.classes, device=recipe.device, threads=[recipe.threads or 1])
+    by_images = {**selection.planned(seen * SHOWN), "images": selection.drawn(seen * SHOWN)}
+    if judge is None:
+        return by_images | {"layout": Settings().layout}
+    layout = {"layout": judge.settings.layout}
     if recipe.origins.get("images") not in {None, "default", "plan"}:
-        return by_images | {"layout": timed.settings.layout}
+        return by_images | layout
     half = (recipe.budget or DEFAULT_SECONDS) * SELECTION / 2
-    return {**selection.planned(half * timed.rate), "images": selection.drawn(half * 3 * rate), "layout": timed.settings.layout}
+    return {**selection.planned(half * judge.rate), "images": selection.drawn(half * 3 * rate), **layout}
 
 
 def _built(stage: Stage, state: State, recipe: Recipe) -> State:

@@ -16,7 +16,7 @@ from datagen.contracts import Stage, State
 
 STEPS = 4
 """steps of a turn"""
-PARTS, HOPELESS = (16, 4), 4.0
+PARTS, HOPELESS = (16, 4), 6.0
 """parts of a batch that are tried first, and how many times as long as the first setting they may take: what is hopeless costs little"""
 Pairs = tuple[tuple[str, str], ...]
 CHOICES = (("fp32", "contiguous"), ("fp32", "channels-last"), ("bf16", "channels-last"), ("bf16", "contiguous"))
@@ -72,23 +72,28 @@ class _Trial:
             torch.cuda.synchronize()
         return time.perf_counter() - begun
 
-    def begins(self, limits: Sequence[float]) -> list[float] | None:
-        """Return the seconds of parts of a batch, the better of two tries; None as soon as both pass a limit."""
-        found = []
+    def begins(self, limits: Sequence[float]) -> list[float]:
+        """Return the seconds of parts of a batch, the better of two tries; ends with the first part that takes longer than its limit."""
+        found: list[float] = []
         for part, limit in zip(PARTS, limits, strict=True):
-            some = max(2, len(self.batch[0]) // part)
-            found.append(min(self.seconds(some, seed) for seed in range(2)))
+            found.append(min(self.seconds(self.part(part), seed) for seed in range(2)))
             if found[-1] > limit:
-                return None
+                break
         return found
+
+    def part(self, part: int) -> int:
+        """Return the images of one of so many parts of a batch."""
+        return max(2, len(self.batch[0]) // part)
 
     def turn(self) -> float:
         """Return the mean seconds of a step."""
         return statistics.mean(self.seconds(len(self.batch[0]), seed) for seed in range(STEPS))
 
 
-def choose(stage: Stage, fresh: Callable[[], State], batch: tuple[torch.Tensor, torch.Tensor], *, allowed: Pairs, threads: Sequence[int]) -> Timed:
-    """Time a few steps of a stage and return the fastest setting; a later one must win by 5 % over those before it.
+def choose(
+    stage: Stage, fresh: Callable[[], State], batch: tuple[torch.Tensor, torch.Tensor], *, allowed: Pairs, threads: Sequence[int], long: float = turns.LONG
+) -> Timed:
+    """Time a few steps of a stage and return the fastest setting; one is replaced by a later one only where that wins by 5 %.
 
     Precision and layout are timed with the first number of threads, the other numbers with the pair that won: where
     other programs keep the processors busy, fewer threads are often faster. Settings take turns.
@@ -99,26 +104,38 @@ def choose(stage: Stage, fresh: Callable[[], State], batch: tuple[torch.Tensor, 
         batch: images float32 [batch, C, H, W] and labels int64 [batch].
         allowed: pairs of precision and layout, the plainest first.
         threads: numbers of compute threads, the largest first.
+        long: seconds after which settings take no further turns.
     """
     start = fresh()
-    hopeful: list[_Trial] = []
-    limits: Sequence[float] = [math.inf] * len(PARTS)
-    for pair in allowed:
-        trial = _Trial(stage, copy.deepcopy(start), pair, threads[0], batch)
-        if (parts := trial.begins(limits)) is not None:
-            limits = limits if hopeful else [HOPELESS * seconds for seconds in parts]
-            hopeful.append(trial)
-    best, rates = _fastest(hopeful)
+    best, rates = _fastest(*_hopeful([_Trial(stage, copy.deepcopy(start), pair, threads[0], batch) for pair in allowed]), long)
     if len(threads) > 1:
-        best, others = _fastest([best, *(_Trial(stage, copy.deepcopy(start), best.pair, many, batch) for many in threads[1:])])
-        rates |= others
+        fewer = [_Trial(stage, copy.deepcopy(start), best.pair, many, batch) for many in threads[1:]]
+        best, rates = _fastest([best, *fewer], rates, long)
     torch.set_num_threads(best.threads)
-    name = label(*best.pair, best.threads)
-    return Timed(*best.pair, best.threads, rate=rates[name], rates={name: round(rate, 1) for name, rate in rates.items()})
+    rate = rates[label(*best.pair, best.threads)]
+    return Timed(*best.pair, best.threads, rate=rate, rates={name: round(rate, 1) for name, rate in rates.items()})
 
 
-def _fastest(trials: Sequence[_Trial]) -> tuple[_Trial, dict[str, float]]:
-    """Return the setting that wins, and the images a second of each by its name."""
-    seconds = turns.least([trial.turn for trial in trials])
+def _hopeful(trials: Sequence[_Trial]) -> tuple[list[_Trial], dict[str, float]]:
+    """Return the settings that are worth full batches, and the images a second of the others by their names, from the part that gave them up.
+
+    What is slow is tried once more after all others: another program may have been at work.
+    """
+    hopeful, rates, limits = [trials[0]], {}, [HOPELESS * seconds for seconds in trials[0].begins([math.inf] * len(PARTS))]
+    waiting = list(trials[1:])
+    for _ in range(2):
+        slow: list[_Trial] = []
+        for trial in waiting:
+            seconds = trial.begins(limits)
+            given_up = seconds[-1] > limits[len(seconds) - 1]
+            (slow if given_up else hopeful).append(trial)
+            rates[label(*trial.pair, trial.threads)] = trial.part(PARTS[len(seconds) - 1]) / seconds[-1]
+        waiting = slow
+    return sorted(hopeful, key=trials.index), rates
+
+
+def _fastest(trials: Sequence[_Trial], known: dict[str, float], long: float) -> tuple[_Trial, dict[str, float]]:
+    """Return the setting that wins, and the images a second by name, those that are known already with them."""
+    seconds = turns.least([trial.turn for trial in trials], long=long)
     rates = {label(*trial.pair, trial.threads): len(trial.batch[0]) / each for trial, each in zip(trials, seconds, strict=True)}
-    return trials[turns.first(seconds, WORTH)], rates
+    return trials[turns.first(seconds, WORTH)], known | rates

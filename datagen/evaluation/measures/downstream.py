@@ -92,7 +92,7 @@ def _confused(counts: np.ndarray, classes: tuple[str, ...]) -> list[dict[str, An
 def _difference(context: Context, better: str, base: str) -> Finding:
     repeats = min(len(context.results(better)), len(context.results(base)))
     one, other = context.correct(better)[:repeats], context.correct(base)[:repeats]
-    found = statistics.paired(one, other, seed=context.seed, groups=context.groups, apart=True)
+    found = statistics.paired(one, other, seed=context.seed, groups=context.groups)
     span = f"95 % interval {statistics.points(found.low)} to {statistics.points(found.high)}"
     sentence = f"{NAMES[better].capitalize()} minus {NAMES[base]}: {statistics.points(found.mean)} points of accuracy ({span})."
     details: dict[str, Any] = {**ends(found), "per_class": _by_class(context, one, other)}

@@ -47,7 +47,7 @@ def finding(context: Context, copies: np.ndarray, checked: int) -> Finding:
     groups = None if context.groups is None else context.groups[keep]
     arms = {arm: statistics.accuracy(context.correct(arm)[:, keep], seed=context.seed, groups=groups) for arm in NAMES if arm in context.names()}
     one, other = (context.correct(arm)[:, keep] for arm in ("both", base))
-    difference = statistics.paired(one, other, seed=context.seed, groups=groups, apart=True)
+    difference = statistics.paired(one, other, seed=context.seed, groups=groups)
     if len(copies):
         mean, low, high = (statistics.points(value) for value in (difference.mean, difference.low, difference.high))
         sentence += f"; without them real + synthetic minus {NAMES[base]} is {mean} points ({low} to {high})"
