@@ -4,7 +4,7 @@
     python benchmarks/quality.py DATA WORK --out benchmarks/results/quality.md
 
 DATA holds NAME/train/CLASS/FILE and NAME/test/CLASS/FILE (digits are made). A cell is one fit by `--budget`, as many synthetic images
-as there are real ones, and the judge of `datagen evaluate` trained on them alone, tested on all unseen test images. The classics
+as there are real ones, shared out alike, and the judge of `datagen evaluate` trained on them alone, tested on all unseen test images. The classics
 are as tutorials leave them: no filter, no chosen spread. Accuracies of real images are kept by set, judge and code.
 """
 
@@ -120,9 +120,9 @@ def measure(options: argparse.Namespace, name: str, family: str, seed: int) -> d
     fitted = journey.datagen("fit", str(options.data / name), "--out", run, "--budget", budget, "--seed", str(seed), *own, *journey.SETS[name])
     seconds = time.monotonic() - begun
     train, test = real_images(options.data, name, tuple(fitted["shape"]))
-    each = str(round(len(train[1]) / len(fitted["classes"])))
+    count = ["--count", str(len(train[1])), "--proportions", "real"]
     plain = [] if family == OURS else ["--min-confidence", "0", "--spread", "1"]
-    made = journey.datagen("synthesize", run, "--per-class", each, "--seed", str(seed), "--out", shards, *plain)
+    made = journey.datagen("synthesize", run, *count, "--seed", str(seed), "--out", shards, *plain)
     narrow = len(train[1]) < NARROW
     accuracy = judged(synthetic_images(Path(shards)), test, bar, narrow=narrow, repeats=1)
     real = real_accuracy(options.work / "real.jsonl", train, test, bar)

@@ -7,6 +7,8 @@ from typing import Any
 
 FAR, ROOM, SMALL_TEST, WIDE = 0.05, 0.02, 500, 0.01
 COPIES = 0.03
+UNEVEN = 0.1
+"""share of the synthetic images that would have to change class, beyond that of real ones"""
 PLENTY, LONGER = 5, 4
 WORST = 3
 
@@ -70,6 +72,7 @@ def _generator(report: Mapping[str, Any]) -> list[str]:
     steps = []
     gap = 0.0 if synthetic is None or real is None else real - synthetic
     if gap > FAR:
+        steps += _uneven(report)
         steps.append(
             f"The generator is the limit: trained on synthetic images alone the recogniser loses {100 * gap:.1f} points. Fit longer "
             "(datagen fit --budget), or try another family (--family) before anything else."
@@ -83,6 +86,17 @@ def _generator(report: Mapping[str, Any]) -> list[str]:
     if 0 < gap <= FAR and report["verdict"]["kind"] != "harms" and _made(report) < PLENTY * report["data"]["real"]["images"]:
         steps.append(f"The synthetic images are nearly as good as real ones. Make more of them (datagen synthesize --per-class); {_numbers(report)}")
     return steps
+
+
+def _uneven(report: Mapping[str, Any]) -> list[str]:
+    """Say so where real and unseen images are shared out alike among the classes, and synthetic ones otherwise."""
+    apart, floor = _measure(report, "balance", "apart_test"), _measure(report, "balance", "floor")
+    if apart is None or floor is None or apart - floor <= UNEVEN:
+        return []
+    return [
+        f"Share the synthetic images out among the classes as the real ones are (datagen synthesize --count {report['data']['real']['images']} --proportions "
+        f"real): {100 * apart:.0f} % of them would have to be of other classes to match the unseen images, which costs a recogniser trained on them alone."
+    ]
 
 
 def _diluted(report: Mapping[str, Any]) -> list[str]:
