@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -111,10 +112,10 @@ def timed(family: Family, state: State, device: str, asked: str = "auto") -> dic
     try:
         for name in names:
             draw(name)
-        seconds = turns.least([functools.partial(draw, name) for name in names], long=LONG)
+        seconds = turns.taken([functools.partial(draw, name) for name in names], long=LONG)
     finally:
         torch.set_num_threads(threads)
-    why = f"{TIMED} images on one thread: {', '.join(f'{name} {1000 * each:.3g} ms' for name, each in zip(names, seconds, strict=True))}"
+    why = f"{TIMED} images on one thread: {', '.join(f'{name} {1000 * statistics.median(each):.3g} ms' for name, each in zip(names, seconds, strict=True))}"
     return {"value": names[turns.first(seconds, WORTH)], "why": why, **here}
 
 

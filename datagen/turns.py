@@ -11,8 +11,10 @@ AGREE = 1.1
 """times as long as a setting's fastest turn its second may take: half a minute may go by at a tenth of the speed"""
 
 
-def least(trials: Sequence[Callable[[], float]], *, long: float = LONG) -> list[float]:
-    """Return the seconds of the fastest turn of each trial: what slowed its others were other programs.
+def taken(trials: Sequence[Callable[[], float]], *, long: float = LONG) -> list[list[float]]:
+    """Return the seconds of every turn of each trial.
+
+    The fastest turn compares trials (`first`), as what slowed the others were other programs; the median one tells what to expect here.
 
     Args:
         trials: each takes one turn and returns its seconds, for whatever amount of work.
@@ -25,14 +27,14 @@ def least(trials: Sequence[Callable[[], float]], *, long: float = LONG) -> list[
             break
         for seconds, trial in zip(found, trials, strict=True):
             seconds.append(trial())
-    return [min(seconds) for seconds in found]
+    return found
 
 
-def first(seconds: Sequence[float], worth: float) -> int:
-    """Return the place of the fastest trial so far, replaced by a later one only where that is faster by a factor `worth`."""
+def first(found: Sequence[Sequence[float]], worth: float) -> int:
+    """Return the place of the fastest trial so far by its fastest turn, replaced by a later one only where that is faster by a factor `worth`."""
     best = 0
-    for place, each in enumerate(seconds):
-        best = place if each * worth < seconds[best] else best
+    for place, seconds in enumerate(found):
+        best = place if min(seconds) * worth < min(found[best]) else best
     return best
 
 

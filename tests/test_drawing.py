@@ -41,7 +41,7 @@ def built() -> tuple[CVAE, State]:
 
 @pytest.mark.parametrize(("half", "found"), [(1.0, "bf16"), (1.85, "fp32"), (9.0, "fp32")])
 def test_bf16_draws_where_it_is_plainly_faster(chip: pytest.MonkeyPatch, half: float, found: str) -> None:
-    chip.setattr(drawing.turns, "least", lambda trials, long: [2.0, half])
+    chip.setattr(drawing.turns, "taken", lambda trials, long: [[2.0], [half]])
     threads = torch.get_num_threads()
     timed = drawing.timed(*built(), "cpu")
     assert (timed["value"], timed["device"], timed["chip"]) == (found, "cpu", "chip_bf16")
@@ -50,7 +50,7 @@ def test_bf16_draws_where_it_is_plainly_faster(chip: pytest.MonkeyPatch, half: f
 
 
 def test_what_is_asked_for_is_not_timed(chip: pytest.MonkeyPatch) -> None:
-    chip.delattr(drawing.turns, "least")
+    chip.delattr(drawing.turns, "taken")
     assert [drawing.timed(*built(), "cpu", asked)["value"] for asked in ("fp32", "bf16")] == ["fp32", "bf16"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import statistics
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -67,10 +68,10 @@ def choose(
         return 1 / _rate(tried, images, labels, classes, device)
 
     def fastest(choices: Sequence[tuple[Settings, int]]) -> tuple[Settings, int, float]:
-        seconds = turns.least([functools.partial(turn, *choice) for choice in choices], long=long)
-        rates.update({_name(tried, many): round(1 / each, 1) for (tried, many), each in zip(choices, seconds, strict=True)})
+        seconds = turns.taken([functools.partial(turn, *choice) for choice in choices], long=long)
+        rates.update({_name(tried, many): _typical(each) for (tried, many), each in zip(choices, seconds, strict=True)})
         place = turns.first(seconds, WORTH)
-        return *choices[place], 1 / seconds[place]
+        return *choices[place], _typical(seconds[place])
 
     layouts = [plainest] if plain else [plainest, dataclasses.replace(plainest, layout="channels-last")]
     best, many, rate = fastest([(tried, many) for many in threads for tried in layouts])
@@ -83,14 +84,19 @@ def choose(
             def beside() -> float:
                 return 1 / sum(pool.map(lambda _: _rate(best, images, labels, classes, device), range(lanes)))
 
-            seconds = turns.least([functools.partial(turn, best, many), beside], long=long)
-        rate = 1 / seconds[0]
-        rates |= {_name(best, many): round(rate, 1), f"{best.precision} {best.layout} {lanes} side by side": round(1 / seconds[1], 1)}
+            seconds = turns.taken([functools.partial(turn, best, many), beside], long=long)
+        rate, together = map(_typical, seconds)
+        rates |= {_name(best, many): rate, f"{best.precision} {best.layout} {lanes} side by side": together}
         if turns.first(seconds, WORTH):
             torch.set_num_threads(1)
-            return Timed(dataclasses.replace(best, steps=settings.steps), 1, 1 / seconds[1], rates, lanes)
+            return Timed(dataclasses.replace(best, steps=settings.steps), 1, together, rates, lanes)
     torch.set_num_threads(many)
     return Timed(dataclasses.replace(best, steps=settings.steps), many, rate, rates)
+
+
+def _typical(seconds: Sequence[float]) -> float:
+    """Return what a median turn makes a second."""
+    return round(1 / statistics.median(seconds), 1)
 
 
 def _name(tried: Settings, many: int) -> str:
