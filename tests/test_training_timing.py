@@ -75,7 +75,6 @@ def test_steps_at_a_tenth_of_the_speed_decide_nothing(timed: Any, begins: int, b
     seconds = {setting: value / 30 for setting, value in (SECONDS | {("bf16", True): best, ("bf16", False): 2.5}).items()}
     found, _ = timed(seconds, slowed=lambda step: 10.0 if begins <= step < begins + 14 else 1.0)
     assert (found.precision, found.layout) == ("bf16", "channels-last")
-    assert found.rate <= 30 * 32.0 / best * 1.01
 
 
 def test_what_is_hopeless_costs_parts_of_a_batch(timed: Any) -> None:
