@@ -154,12 +154,15 @@ def _folder(path: Path, recipe: Recipe, verify: bool, progress: Progress, page: 
 
 
 def _text(value: dict[str, Any]) -> str:
-    """Return what was found in lines: of what looks odd the first five of each kind."""
+    """Return what was found in lines: of what looks odd the first five of each kind, and which kinds were looked for in vain."""
     odd = {"labels": "{file}: in {label}, looks like {seems}", "pairs": "{file} and {other}: nearly the same"}
     odd |= {"sizes": "{file}: {width}x{height}, {orientation}", "brightness": "{file}: mean level {level:.0f}"}
     lines = [rows({key: each for key, each in value.items() if key != "odd"})]
-    for kind, found in value.get("odd", {}).items():
-        lines += [f"{kind}: {len(found):,}"] + [f"  {printable(odd[kind].format(**each) if kind in odd else each)}" for each in found[:5]]
+    found = value.get("odd", {})
+    for kind, each in ((kind, each) for kind, each in found.items() if each):
+        lines += [f"{kind}: {len(each):,}"] + [f"  {printable(odd[kind].format(**one) if kind in odd else one)}" for one in each[:5]]
+    if none := [kind for kind, each in found.items() if not each]:
+        lines += [f"nothing found: {', '.join(none)}"]
     return "\n".join(lines)
 
 

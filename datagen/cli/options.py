@@ -19,21 +19,18 @@ PANELS = {READ: "Reading images", FIT: "Training", MAKE: "Making images", JUDGE:
 GENERAL = "Settings and output"
 METAVARS = {int: "N", float: "X", str: "TEXT"}
 
+
+def _general(kind: Any, flag: str, help: str, metavar: str | None = None) -> Any:
+    return Annotated[kind, typer.Option(flag, metavar=metavar, help=help, rich_help_panel=GENERAL)]
+
+
 SWITCHES: Mapping[str, tuple[Any, Any]] = {
-    "recipe": (
-        Annotated[
-            str | None, typer.Option("--recipe", metavar="NAME|FILE.toml", help="settings to start from (datagen recipes lists them)", rich_help_panel=GENERAL)
-        ],
-        None,
-    ),
-    "set": (
-        Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="any setting of the recipe; repeatable", rich_help_panel=GENERAL)],
-        None,
-    ),
-    "dry_run": (Annotated[bool, typer.Option("--dry-run", help="print what would be done, and do nothing", rich_help_panel=GENERAL)], False),
-    "json": (Annotated[bool, typer.Option("--json", help="one JSON document on stdout instead of text", rich_help_panel=GENERAL)], False),
-    "quiet": (Annotated[bool, typer.Option("--quiet", help="no progress on stderr, warnings and errors only", rich_help_panel=GENERAL)], False),
-    "debug": (Annotated[bool, typer.Option("--debug", help="show the traceback of an error", rich_help_panel=GENERAL)], False),
+    "recipe": (_general(str | None, "--recipe", "settings to start from (datagen recipes lists them)", "NAME|FILE.toml"), None),
+    "set": (_general(list[str] | None, "--set", "any setting of the recipe; repeatable", "KEY=VALUE"), None),
+    "dry_run": (_general(bool, "--dry-run", "print what would be done, and do nothing"), False),
+    "json": (_general(bool, "--json", "one JSON document on stdout instead of text"), False),
+    "quiet": (_general(bool, "--quiet", "no progress on stderr, warnings and errors only"), False),
+    "debug": (_general(bool, "--debug", "show the traceback of an error"), False),
 }
 
 

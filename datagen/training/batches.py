@@ -39,7 +39,7 @@ class Batches:
             self.place[rows] = np.arange(len(rows))
         self.rows = rows
         self.again = 0
-        self._orders: dict[object, np.ndarray] = {}
+        self._orders: dict[object, tuple[int, np.ndarray]] = {}
 
     def reorder(self, again: int) -> None:
         """Show the images in another order from now on; 0 is the first one."""
@@ -47,21 +47,25 @@ class Batches:
             self.again, self._orders = again, {}
 
     def _order(self, name: tuple[object, ...], turn: int, size: int) -> np.ndarray:
+        """Return the order of `size` things in a turn; of each name the last one is kept."""
         known = self._orders.get(name)
         if known is None or known[0] != turn:
-            order = seeds.stream(self.seed, "order", *name, turn, *([self.again] if self.again else [])).permutation(size)
-            self._orders[name] = known = np.concatenate([[turn], order])
-        return known[1:]
+            known = turn, seeds.stream(self.seed, "order", *name, turn, *([self.again] if self.again else [])).permutation(size)
+            self._orders[name] = known
+        return known[1]
 
     def chosen(self, start: int, count: int) -> np.ndarray:
         """Return the rows int64 [count] shown at places `start` to `start + count` of the endless sequence."""
         picked = np.empty(count, np.int64)
         many = len(self.groups)
-        for i, place in enumerate(range(start, start + count)):
-            turn, within = divmod(place, many)
-            group = int(self._order(("round",), turn, many)[within]) if many > 1 else 0
-            walk, step = divmod(turn, len(self.groups[group]))
-            picked[i] = self.groups[group][self._order(("class", group), walk, len(self.groups[group]))[step]]
+        for turn in range(start // many, -(-(start + count) // many)):
+            first = turn * many
+            order = self._order(("round",), turn, many) if many > 1 else np.zeros(1, np.int64)
+            for place in range(max(start, first), min(start + count, first + many)):
+                group = order[place - first]
+                rows = self.groups[group]
+                walk, step = divmod(turn, len(rows))
+                picked[place - start] = rows[self._order(("class", group), walk, len(rows))[step]]
         return picked
 
     def walk(self, batch: int, device: str = "cpu", most: int | None = None) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

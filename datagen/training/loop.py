@@ -49,6 +49,7 @@ class Job:
         stop: called after each step; true ends the fit after a checkpoint.
         averages: moving averages of the stage under way.
         inputs: what the stage under way trains on in place of images, one row for each training image.
+        statistics: running means and variances of the batch norms of the stage under way.
         rollbacks: how often the fit went back to a checkpoint; each time the step size is halved and the order changes.
         bad: steps in a row whose losses were no numbers.
         selection: steps and layout of the recognisers that choose by usefulness.
@@ -65,6 +66,7 @@ class Job:
     stop: Callable[[], bool] = lambda: False
     averages: dict[str, Average] = field(default_factory=dict)
     inputs: torch.Tensor | None = None
+    statistics: list[torch.Tensor] = field(default_factory=list)
     rollbacks: int = 0
     bad: int = 0
     selection: Mapping[str, Any] = field(default_factory=dict)
@@ -201,8 +203,8 @@ def _agreed(job: Job, step: int, seen: int) -> bool:
 
 
 def _prepare(job: Job, stage: Stage) -> None:
-    """Compute what the stage trains on, where that is not the images."""
-    job.inputs = None
+    """Find the batch norms' statistics, and compute what the stage trains on, where that is not the images."""
+    job.inputs, job.statistics = None, _statistics(job)
     if stage.inputs is not None:
         for net in job.state.modules.values():
             net.eval()
@@ -215,7 +217,8 @@ def _one_step(job: Job, index: int, images: int) -> None:
     rows = job.batches.chosen(sum(job.totals[:index]) + images, batch)
     rows = rows[ranks.own(batch)]
     pictures, labels = job.batches.images(rows, job.device) if job.inputs is None else job.batches.instead(rows, job.inputs, job.device)
-    torch.manual_seed(seeds.integer(recipe.seed, "step", stage.name, images, *([job.rollbacks] if job.rollbacks else [])))
+    seed = seeds.integer(recipe.seed, "step", stage.name, images, *([job.rollbacks] if job.rollbacks else []))
+    (torch.default_generator if job.device == "cpu" else torch).manual_seed(seed)
     if recipe.flips and job.inputs is None:
         mirrored = ranks.drawn(lambda size: torch.rand(size, device=pictures.device), len(pictures)) < 0.5
         pictures = torch.where(mirrored[:, None, None, None], pictures.flip(-1), pictures)
@@ -223,12 +226,13 @@ def _one_step(job: Job, index: int, images: int) -> None:
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * schedule(stage.schedule, done) * SLOWER**job.rollbacks
     for net in job.state.modules.values():
-        net.train()
-    before = [tensor.clone() for tensor in _statistics(job)]
+        if not net.training:
+            net.train()
+    before = [tensor.clone() for tensor in job.statistics]
     found = timing.step(stage, job.state, pictures, labels, done, precision=recipe.precision, layout=recipe.layout)
     _note(job, found)
     if job.bad:
-        for now, then in zip(_statistics(job), before, strict=True):
+        for now, then in zip(job.statistics, before, strict=True):
             now.copy_(then)
     else:
         for average in job.averages.values():
