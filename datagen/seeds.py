@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 
 
 def digest(*parts: object) -> bytes:
     """Return the SHA-256 (32 bytes) of the parts; text, integers and bytes are length-prefixed, so no two lists collide."""
+    return digest_of(parts)
+
+
+def digest_of(parts: Iterable[object]) -> bytes:
+    """Return the digest of parts that need not all be in memory."""
     state = hashlib.sha256()
     for part in parts:
         raw = part if isinstance(part, bytes) else str(part).encode("utf-8", "surrogatepass")

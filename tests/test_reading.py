@@ -169,6 +169,11 @@ def test_any_labelled_folder_is_read(make_folder: Callable[..., Path]) -> None:
     assert len(ShardDataset(root.parent)) == 12
 
 
+def test_a_class_may_be_called_train(make_folder: Callable[..., Path]) -> None:
+    data = ShardDataset(make_folder(classes=["car", "test", "train"], each=4))
+    assert data.classes == ("car", "test", "train") and len(data) == 12
+
+
 def test_odd_image_files_come_upright_on_white(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     clear = Image.new("RGBA", (4, 4), (0, 0, 0, 0))

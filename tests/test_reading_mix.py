@@ -53,6 +53,21 @@ def test_every_epoch_draws_others_until_all_were_seen(make_folder: Maker, shards
     assert len(datagen.mix(made._real, shards, ratio=None)) == 50
 
 
+def test_a_part_of_a_set_each_epoch_keeps_its_labels(make_folder: Maker, shards: Path) -> None:
+    alone = datagen.ShardDataset(shards)
+    known = {alone[i][0].numpy().tobytes(): alone.classes[alone[i][1]] for i in range(len(alone))}
+    made = datagen.mix(
+        make_folder(classes=["aaa", "circle", "square"], each=5, size=(32, 32)), datagen.ShardDataset(shards, rotate=True, per_epoch=10), ratio=None
+    )
+    seen = set()
+    for epoch in range(4):
+        made.set_epoch(epoch)
+        found = [(image.numpy().tobytes(), made.classes[label]) for image, label in (made[i] for i in range(15, len(made)))]
+        assert len(found) == 10 and all(known[image] == label for image, label in found)
+        seen |= {image for image, _ in found}
+    assert seen == set(known)
+
+
 @pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_beside_an_image_folder_and_with_workers(make_folder: Maker, shards: Path, context: str) -> None:
     real = ImageFolder(make_folder(classes=["circle", "square"], each=4, size=(32, 32), grey=True), transform=pil_to_tensor)

@@ -80,7 +80,7 @@ def test_advice_follows_the_figures() -> None:
     assert "--proportions real): 30 % of them" in words.next_steps(uneven)[0] and not advised(far, "--proportions real")
     even = far | {"measures": far["measures"] | {"balance": {"apart_test": 0.3, "floor": 0.25}}}
     assert not advised(even, "--proportions real"), "real and unseen images differ as much"
-    copied = far | {"measures": far["measures"] | {"copies": {"low": 0.2}}}
+    copied = far | {"measures": far["measures"] | {"copies": {"low": 0.2, "departs": True}}}
     assert advised(copied, "repeats what it saw") and not advised(far, "repeats what it saw")
     good = report_of(experiment_of(("a", "b", "c"), each=60, skills={"real": 0.9, "classical": 0.9, "synthetic": 0.88, "both": 0.9}))
     harm = good | {"verdict": good["verdict"] | {"kind": "harms"}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import synthetic
@@ -15,7 +16,7 @@ import datagen
 from datagen.cli.app import run
 from datagen.errors import OutputError, UsageError
 from datagen.formats.parquet import Parquet
-from datagen.synthesis import again
+from datagen.synthesis import again, commit, croissant
 from datagen.synthesis.plan import Plan
 
 ORDER = {"per_class": 100, "shard_images": 128, "workers": 1, "seed": 5}
@@ -62,3 +63,17 @@ def test_every_row_is_one_image_of_the_plan(plan: Plan, data: st.DataObject) -> 
     found = [again.place(plan, tasks, f"{id}:{row}")[2:] for row in range(count)]
     assert len({(label, first + within) for (label, first, _), within in found}) == count
     assert all(0 <= within < wanted for (_, _, wanted), within in found)
+
+
+def test_a_finished_set_keeps_its_id_whatever_version_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "shards"
+    first = datagen.synthesize("rule:shapes", out, per_class=3, workers=1)
+    before = {path: path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file() and path.name != "status.json"}
+    for module in (commit, croissant):
+        monkeypatch.setattr(module, "datagen", SimpleNamespace(__version__="99.0.0"))
+    again = datagen.synthesize("rule:shapes", out, per_class=3, workers=1)
+    assert again["finished"] and again["id"] == first["id"]
+    assert before == {path: path.read_bytes() for path in before}
+    (out / "classes.json").unlink()
+    assert datagen.synthesize("rule:shapes", out, per_class=3, workers=1)["id"] != first["id"]
+    assert (out / "classes.json").is_file(), "what is lost is made again"

@@ -86,6 +86,7 @@ def test_what_cannot_be_meant_is_refused(settings: dict[str, object], words: str
         ("q.csv", "a,1\na,2\n", "line 2 names class 'a' again"),
         ("q.csv", "a,1,2\n", "line 1 has 3 fields"),
         ("q.csv", "a,1\nd,many\n", "wants 'many' images"),
+        ("q.csv", "a,1.5\nd,3\n", "wants '1.5' images of class 'a'"),
         ("q.csv", "\xff\xfe", "not UTF-8"),
         ("none.csv", None, "No such file"),
     ],
@@ -111,3 +112,14 @@ def test_a_class_with_no_image_keeps_its_label(tmp_path: Path) -> None:
     assert again["finished"]
     with pytest.raises(UsageError, match=r"counts: 73 images, now 4 of each class"):
         datagen.synthesize("rule:shapes", tmp_path / "out", per_class=4, workers=1)
+
+
+def test_a_class_without_a_folder_is_said_to_shift_labels(tmp_path: Path) -> None:
+    asked = {"quota": str(tmp_path / "q.json"), "workers": 1}
+    (tmp_path / "q.json").write_text(json.dumps({"circle": 3, "square": 7}))
+    for format, warned in {"folder": True, "parquet": False}.items():
+        progress = Progress(tmp_path / format, quiet=True)
+        warnings: list[str] = []
+        progress.warn = warnings.append  # type: ignore[method-assign]
+        datagen.synthesize("rule:shapes", tmp_path / format, format=format, progress=progress, **asked)
+        assert any("ImageFolder numbers the other classes without them" in text for text in warnings) == warned

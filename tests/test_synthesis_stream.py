@@ -61,6 +61,18 @@ def test_processes_share_an_epoch() -> None:
         stream(rank=3, shares=3)
 
 
+@pytest.mark.parametrize("shares", [2, 3, 6, 7])
+def test_every_process_sees_every_class_as_often(shares: int) -> None:
+    """Tiles of one class dealt out in turn would leave a process with some of the classes, as often as both numbers have a divisor."""
+    size = len(stream().classes)
+    parts = [seen(stream(per_epoch=shares * size * 64, rank=rank, shares=shares)) for rank in range(shares)]
+    assert all(Counter(label for _, label in part) == dict.fromkeys(range(size), 64) for part in parts)
+    assert len(set().union(*map(set, parts))) == shares * size * 64
+    few = [seen(stream(per_epoch=shares * 2 * 64, rank=rank, shares=shares)) for rank in range(shares)]
+    many = Counter(label for part in few for _, label in part)
+    assert max(many.values()) - min(many[label] for label in range(size)) <= 64
+
+
 def test_after_an_interruption_the_rest_of_the_epoch_is_new() -> None:
     """Row M4."""
     source, begun = stream(), []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
+import itertools
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +22,8 @@ FEATURES = "features"
 PIECE = 4096
 """images that are hashed at a time"""
 COPIES = "copies of "
+KEPT = 2
+"""sets of copies that stay in memory: trainings side by side may need two"""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Labelled:
         """Return 64 hex digits decided by pixels and labels, soft ones too."""
         pieces = (np.ascontiguousarray(self.images[start : start + PIECE]).tobytes() for start in range(0, len(self), PIECE))
         soft = [] if self.soft is None else [np.ascontiguousarray(self.soft).tobytes()]
-        return seeds.digest(*self.images.shape, *pieces, self.labels.astype("<i8").tobytes(), *soft).hex()
+        return seeds.digest_of(itertools.chain(self.images.shape, pieces, [self.labels.astype("<i8").tobytes()], soft)).hex()
 
     def taken(self, rows: np.ndarray) -> Labelled:
         """Return the images of some rows."""
@@ -114,6 +116,7 @@ class Trial:
         apart: whether each set has arms of its own; else they are replicates, and each repeat takes the next.
         focus: label of the class in focus, or None.
         command: the user's own training instead of the recogniser's, with the folder it works in; None for the recogniser.
+        made: the last few sets of classically augmented copies.
     """
 
     parts: Mapping[str, Labelled]
@@ -126,6 +129,7 @@ class Trial:
     apart: bool = False
     focus: int | None = None
     command: tuple[str, Path] | None = None
+    made: dict[tuple[str, str, int], Labelled] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     def source(self, part: Part, arm: Arm, repeat: int) -> str:
         """Return the name of the set behind a part; where an arm is about several synthetic sets, each repeat takes the next."""
@@ -139,13 +143,14 @@ class Trial:
             return self._copies(self.source(part, arm, repeat), part.policy, part.count or len(whole))
         return whole if part.count is None or part.count >= len(whole) else whole.taken(subset(whole, part.count, self.seed))
 
-    @functools.cache  # noqa: B019 (a trial lives as long as its evaluation)
     def _copies(self, name: str, policy: str, count: int) -> Labelled:
-        whole = self.parts[name]
-        return Labelled(*classical.copies(whole.images, whole.labels, policy=policy, count=count, seed=self.seed))
-
-    def __hash__(self) -> int:
-        return id(self)
+        found = self.made.get((name, policy, count))
+        if found is None:
+            whole = self.parts[name]
+            found = self.made[name, policy, count] = Labelled(*classical.copies(whole.images, whole.labels, policy=policy, count=count, seed=self.seed))
+            for old in list(self.made)[:-KEPT]:
+                self.made.pop(old, None)
+        return found
 
     def key(self, arm: Arm, repeat: int) -> str:
         """Return 24 hex digits decided by all that decides an arm's result."""

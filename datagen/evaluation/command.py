@@ -60,6 +60,14 @@ def parse(command: str) -> list[str]:
     return words
 
 
+def decided_by(command: str | None) -> str:
+    """Return 64 hex digits decided by a command and by the content of every file that it names; "" without a command."""
+    if command is None:
+        return ""
+    words = shlex.split(command)
+    return seeds.digest(command, *(storage.hash_file(word) for word in words if os.path.isfile(word))).hex()
+
+
 def run(
     command: str, parts: Sequence[Labelled], test: Labelled, classes: Sequence[str], *, seed: int, work: Path, progress: Advances | None = None
 ) -> np.ndarray:

@@ -40,6 +40,7 @@ class Context:
         device: where the arms were trained.
         choice: what was chosen on validation.
         focus: label of the class in focus, or None.
+        replicates: synthetic sets that count as one, of which each repeat took the next.
     """
 
     classes: tuple[str, ...]
@@ -53,6 +54,7 @@ class Context:
     device: str = "cpu"
     choice: Choice = field(default_factory=lambda: Choice(0.0))
     focus: int | None = None
+    replicates: int = 1
     _memory: dict[tuple[str, str, int], np.ndarray] = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -103,6 +105,10 @@ class Context:
     def correct(self, arm: str) -> np.ndarray:
         """Return bool [repeats, test images] of an arm, in the order of the repeats."""
         return np.stack([result.correct for result in self.results(arm)])
+
+    def by_replicate(self, values: np.ndarray) -> np.ndarray:
+        """Return values [repeats, ...] as means over each replicate [replicates, ...]: repeats of one fit do not show what another would differ."""
+        return values if self.replicates == 1 else np.stack([values[first :: self.replicates].mean(axis=0) for first in range(self.replicates)])
 
     def predicted(self, arm: str) -> np.ndarray:
         """Return int64 [repeats, test images] of an arm, in the order of the repeats."""
@@ -155,6 +161,7 @@ def conduct(trial: Trial, planned: Plan, *, kept: Kept | None = None, progress: 
             device=trial.device,
             choice=choice,
             focus=trial.focus,
+            replicates=1 if trial.apart else len(trial.sets),
         )
         for name in sets
     }

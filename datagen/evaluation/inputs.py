@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+import itertools
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ LARGEST, LARGER = 4.0, 1.1
 """how many times more pixels than the synthetic images real ones at their own size have at most, and must have to be shown so"""
 KEPT_BACK = "not said"
 """in place of the name of a folder of real images, where a report is given away"""
+OTHERS = {"", "real", "test", "native", "native test", "command"}
+"""what no synthetic set is called, since the sets of real images are"""
 NOTICEABLE, FAR = 0.02, 0.1
 """differences that unseen images, and those of one class, should be able to show; more is said beforehand"""
 
@@ -54,13 +58,20 @@ class Asked:
         manifests = {path if is_url(path) else str(Path(path).absolute()): at(path, ResourceError).read(MANIFEST) for path in self.shards}
         return value | {"shards": {path: hashlib.sha256(content).hexdigest() if content else None for path, content in manifests.items()}}
 
+    def listed(self) -> str:
+        """Return 64 hex digits decided by names, sizes and times of all files that are read, but those that a manifest names."""
+        found = storage.read_json(Path(self.run) / "data.json", limit=1 << 28) if self.run and (Path(self.run) / "data.json").is_file() else {}
+        known = [str(path) for path in (*self.shards, self.real, self.test, found.get("source"), found.get("test")) if path]
+        return seeds.digest(*(line for path in known if not is_url(path) for line in _files(Path(path)))).hex()
+
     def named(self) -> dict[str, str]:
-        """Return the sets' paths by a short name each: the folder's, with a number where several have the same."""
+        """Return the sets' paths by a short name each: the folder's, changed where several have the same or the real images' sets are named so."""
         found: dict[str, str] = {}
         for path in self.shards:
-            name = Path(path).resolve().name
-            again = sum(other.split("#")[0] == name for other in found)
-            found[f"{name}#{again + 1}" if again else name] = path
+            own = Path(path).resolve().name
+            own = f"synthetic {own}" if own in OTHERS or own.startswith((f"{choose.TRAIN} ", f"{choose.SELECT} ")) else own
+            name = next(name for name in itertools.chain([own], (f"{own}#{number}" for number in itertools.count(2))) if name not in found)
+            found[name] = path
         return found
 
 
@@ -108,7 +119,8 @@ class Inputs:
         parts = {part: dataclasses.replace(getattr(self, part), names=()) for part in ("real", "test")}
         native = None if self.native is None else (dataclasses.replace(self.native[0], names=()), dataclasses.replace(self.native[1], names=()))
         kept = {part: {**self.described[part], "folder": KEPT_BACK} for part in ("real", "test")}
-        return dataclasses.replace(self, **parts, native=native, described={**self.described, **kept})
+        run = {"run": self.described["run"] and "the run"}
+        return dataclasses.replace(self, **parts, native=native, described={**self.described, **kept, **run})
 
 
 def gather(asked: Asked, recipe: Recipe, *, progress: Progress, report: Path | None = None) -> Inputs:
@@ -155,6 +167,15 @@ def gather(asked: Asked, recipe: Recipe, *, progress: Progress, report: Path | N
     native = None if not wanted else _native(dataset, (channels, height, width), reading, (rows, parts.test), progress)
     notes = (*dataset.notes, *parts.notes, *_too_few(unseen.labels, dataset.classes))
     return Inputs(real, synthetic, unseen, np.isin(rows, parts.select), native, dataset.classes, described, notes)
+
+
+def _files(path: Path) -> Iterator[str]:
+    """Yield name, size and time of a file, or of all files below a folder; of shards nothing, since their manifest decides them."""
+    if not (path / MANIFEST).is_file():
+        below = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
+        for file in sorted(below) if path.is_dir() else [path] * path.is_file():
+            found = os.lstat(file)
+            yield f"{file}\0{found.st_size}\0{found.st_mtime_ns}"
 
 
 def _common_shape(made: Mapping[str, Loaded], asked: Asked) -> tuple[int, int, int]:

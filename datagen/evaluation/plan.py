@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from datagen import machine
+from datagen.errors import UsageError
 from datagen.evaluation import choose, curve
 from datagen.progress import span
 from datagen.recogniser import timing
@@ -45,7 +46,8 @@ class Sizes:
     """What a plan depends on: real and unseen images, synthetic sets, classes, shape (channels, height, width), imbalance, cost of the native size.
 
     `imbalance` is the largest class by the smallest; `native` how many times more pixels the real images have at their own size
-    than at the synthetic images', 0 where they have no more; `select` counts the validation part.
+    than at the synthetic images', 0 where they have no more; `select` counts the validation part; `replicates` are synthetic sets that
+    count as one, of which each repeat takes the next.
     """
 
     real: int
@@ -56,6 +58,7 @@ class Sizes:
     imbalance: float = 1.0
     native: float = 0.0
     select: int = 1000
+    replicates: int = 1
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,9 @@ class Plan:
         why = "given" if recipe.steps else "limited by this machine's speed" if self.limited else "planned from the real images"
         timed = ", ".join(f"{name} {rate:,.0f}" for name, rate in self.rates.items())
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}" + (f", {self.lanes} trainings side by side" if self.lanes > 1 else "")
+        if self.command:
+            many = f"{self.repeats} repeat{'s' if self.repeats > 1 else ''} (--repeats)"
+            return [f"every arm trains by --train-command, {many} of each: {self.runs:.0f} runs of it, one after the other"]
         lines = [
             f"recogniser {s.recogniser} (--recogniser), {s.steps:,} steps (--steps; {why}) of {s.batch} images (--judge-batch), "
             f"{self.repeats} repeat{'s' if self.repeats > 1 else ''} (--repeats) of each arm",
@@ -138,7 +144,11 @@ def make(recipe: Recipe, sizes: Sizes, *, device: str) -> Plan:
         recipe: its judge settings; what is given there is kept.
         sizes: of the images.
         device: "cpu", "cuda" or "mps".
+
+    Raises:
+        UsageError: fewer repeats are given than there are replicates.
     """
+    repeats = _repeats(recipe, sizes)
     batch = recipe.judge_batch or _batch(sizes, device)
     rate = recipe.judge_learning_rate or choose.rates(recipe.recogniser, recipe.weights, batch)[0]
     width = WIDTH if recipe.recogniser == Settings.recogniser and recipe.weights is None and device == "cpu" and sizes.real < NARROW else None
@@ -148,7 +158,7 @@ def make(recipe: Recipe, sizes: Sizes, *, device: str) -> Plan:
     threads = [most] if fixed else [most, 1]
     timed = timing.choose(settings, sizes.shape, sizes.classes, device=device, plain=recipe.deterministic, threads=threads)
     timing_found = timed.threads, round(timed.rate, 1), timed.rates
-    planned = Plan(timed.settings, _repeats(recipe, sizes), *timing_found, **_extent(recipe, sizes), lanes=timed.lanes, command=recipe.train_command)
+    planned = Plan(timed.settings, repeats, *timing_found, **_extent(recipe, sizes), lanes=timed.lanes, command=recipe.train_command)
     planned = dataclasses.replace(planned, runs=round(_runs(planned, sizes), 2))
     wanted = max(WANTED_STEPS, math.ceil(SHOWN * sizes.real**GROWTH / math.sqrt(settings.batch * choose.BATCH)))
     possible = int(max(LEAST_SECONDS, SECONDS * sizes.real**SLOWER) * timed.rate / settings.batch / _usual(planned, sizes))
@@ -170,7 +180,14 @@ def _batch(sizes: Sizes, device: str) -> int:
 
 
 def _repeats(recipe: Recipe, sizes: Sizes) -> int:
-    return recipe.repeats or (1 if recipe.quick else MORE_REPEATS if sizes.test < FEW else REPEATS)
+    """Return the repeats of every arm: as given, or as many of each replicate."""
+    if recipe.repeats is None:
+        usual = 1 if recipe.quick else MORE_REPEATS if sizes.test < FEW else REPEATS
+        return math.ceil(usual / sizes.replicates) * sizes.replicates
+    if recipe.repeats < sizes.replicates:
+        what = f"{recipe.repeats} repeats leave {sizes.replicates - recipe.repeats} of {sizes.replicates} replicates out"
+        raise UsageError(what, where="--repeats", hint=f"--repeats {sizes.replicates} or a multiple of it, or give fewer SHARDS")
+    return recipe.repeats
 
 
 def _extent(recipe: Recipe, sizes: Sizes) -> dict[str, Any]:

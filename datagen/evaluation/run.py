@@ -13,7 +13,7 @@ import torch
 from datagen import holding, machine, storage
 from datagen import recipe as recipes
 from datagen.errors import ArtefactError, OutputError, UsageError, nearest
-from datagen.evaluation import command, experiment, inputs, outcome, plan
+from datagen.evaluation import command, experiment, features, inputs, outcome, plan
 from datagen.evaluation.arms import Trial
 from datagen.evaluation.inputs import Asked, Inputs
 from datagen.evaluation.kept import Kept
@@ -43,6 +43,8 @@ OURS = {
 }
 FREE = ("threads", "device", "verify_data", "fail_under")
 """settings that may differ when an evaluation is continued"""
+LOOKED_AT = ("listed", "own")
+"""digests of the images' files and of the user's own programs: where they differ a finished report is made anew, with the arms that stay what they were"""
 MORE = ("repeats", "full", "features", "share")
 """settings that may differ where a report is extended: finished arms are kept"""
 
@@ -59,9 +61,10 @@ class Job:
     begun: float
 
     def written(self) -> dict[str, Any]:
-        """Return what was asked as JSON; a folder is continued only where it is equal."""
+        """Return what was asked as JSON; a folder is continued only where it is equal, but for what is `LOOKED_AT`."""
         settings = {k: v for k, v in self.recipe.settings(ANY, READ, JUDGE).items() if k not in FREE}
-        return {**self.asked.written(), "settings": settings, "files": self.files()}
+        own = [command.decided_by(self.recipe.train_command), nets.code_hash(self.recipe.features or "")]
+        return {**self.asked.written(), "settings": settings, "files": self.files(), "listed": self.asked.listed(), "own": own}
 
     def files(self) -> dict[str, str]:
         """Return the SHA-256 of the user's files that decide an arm: the net's code and its weights."""
@@ -114,6 +117,9 @@ def evaluate(
     outcome.bar(recipe.fail_under)
     if recipe.train_command is not None:
         command.parse(recipe.train_command)
+        if recipe.focus is not None:
+            what = "needs how sure the recogniser is of each image, and a command of yours says classes alone"
+            raise UsageError(what, where="--focus with --train-command", hint="leave one of them out")
     _check_out(job.folder, asked)
     if dry_run:
         found = inputs.gather(asked, recipe, progress=job.progress)
@@ -151,7 +157,7 @@ def _check_out(out: Path, asked: Asked) -> None:
 
 
 def _known(job: Job) -> tuple[dict[str, Any] | None, bool]:
-    """Return the plan that the folder was begun with (None for a new one) and whether exactly that is asked now.
+    """Return the plan that the folder was begun with (None for a new one) and whether exactly that is asked now, of the same files.
 
     More repeats, further sets and whatever else only adds to a report continue it; UsageError where something else is asked.
     """
@@ -164,7 +170,7 @@ def _known(job: Job) -> tuple[dict[str, Any] | None, bool]:
     before = known["asked"]
     if not isinstance(before.get("shards"), dict):
         raise ArtefactError("was written by an older datagen", where=file, hint="give another --out")
-    apart = {"settings", "shards"}
+    apart = {"settings", "shards", *LOOKED_AT}
     changed = recipes.differences({k: before.get(k) for k in asked if k not in apart}, {k: v for k, v in asked.items() if k not in apart})
     missing = {path: value for path, value in before["shards"].items() if asked["shards"].get(path, 0) != value}
     changed += recipes.differences(missing, {path: asked["shards"].get(path) for path in missing})
@@ -174,7 +180,7 @@ def _known(job: Job) -> tuple[dict[str, Any] | None, bool]:
         detail = "; ".join([*changed, *settings][:3])
         raise UsageError(f"this report was begun with something else: {detail}", where=job.folder, hint="give another --out, or the first command again")
     planned: dict[str, Any] = known["plan"]
-    return planned, before == asked
+    return planned, before == {key: value for key, value in asked.items() if key in before or key not in LOOKED_AT}
 
 
 def _planned(job: Job, found: Inputs) -> Plan:
@@ -183,10 +189,9 @@ def _planned(job: Job, found: Inputs) -> Plan:
 
 def _sizes(job: Job, found: Inputs) -> plan.Sizes:
     pixels = 0.0 if found.native is None else found.native[0].images[0].size / found.real.images[0].size
-    sets = 1 if job.recipe.replicates else len(found.sets)
-    return plan.Sizes(
-        len(found.real), len(found.test), sets, len(found.classes), found.shape, plan.imbalance(found.real.labels), pixels, int(found.select.sum())
-    )
+    sets, replicates = (1, len(found.sets)) if job.recipe.replicates else (len(found.sets), 1)
+    whole, counts = plan.imbalance(found.real.labels), (len(found.real), len(found.test), sets, len(found.classes))
+    return plan.Sizes(*counts, found.shape, whole, pixels, int(found.select.sum()), replicates)
 
 
 def _describe(found: Inputs) -> str:
@@ -223,11 +228,11 @@ def _produce(job: Job, known: Mapping[str, Any] | None) -> dict[str, Any]:
     found = inputs.gather(job.asked, job.recipe, progress=progress, report=folder / "scan.json")
     found = found.nameless() if job.recipe.share else found
     planned = _planned(job, found) if known is None else plan.extended(plan.stored(known), job.recipe, _sizes(job, found))
+    trial = _trial(job, found, planned)
     storage.write_json(folder / PLAN, {"schema": SCHEMA, "asked": job.written(), "plan": planned.written()})
     torch.set_num_threads(job.recipe.threads or planned.threads)
     for line in [*found.notes, _describe(found), *planned.describe(job.recipe)]:
         progress.say(line)
-    trial = _trial(job, found, planned)
     measured = _measured(job, trial, planned)
     count = outcome.times(folder, again=True)
     report = schema.build(measured, found, planned, hashes=trial.hashes, times=count, seconds=time.monotonic() - job.begun)
@@ -247,7 +252,7 @@ def _trial(job: Job, found: Inputs, planned: Plan) -> Trial:
     if focus is not None and focus not in found.classes:
         raise UsageError(f"unknown class {focus!r}", where="--focus", hint=nearest(focus, found.classes))
     parts = found.parts(job.recipe.seed)
-    hashes = {name: part.digest() for name, part in parts.items()} | {"command": job.recipe.train_command or ""}
+    hashes = {name: part.digest() for name, part in parts.items()} | {"command": command.decided_by(job.recipe.train_command)}
     own = None if job.recipe.train_command is None else (job.recipe.train_command, job.folder)
     return Trial(
         parts=parts,
@@ -267,7 +272,9 @@ def _measured(job: Job, trial: Trial, planned: Plan) -> dict[str, Measured]:
     """Return the experiment and the findings of every set; one under "" for a single set or replicates."""
     torch.use_deterministic_algorithms(job.recipe.deterministic)
     try:
-        given = None if job.recipe.features is None else nets.function(job.recipe.features)
+        given = None if job.recipe.features is None else features.Given(job.recipe.features)
+        if given is not None:
+            given(trial.parts["test"].images[:2])
         contexts = experiment.conduct(trial, planned, kept=Kept(job.folder), progress=job.progress, given=given)
         return {name: Measured(context, experiment.measure(context, progress=job.progress)) for name, context in contexts.items()}
     finally:

@@ -125,7 +125,7 @@ def _undamaged(found: ShardSet) -> tuple[ShardSet, dict[str, int]]:
 
 
 def _class_folders(path: Path) -> Located:
-    root = next((path / inner for inner in ("train", "data/train") if (path / inner).is_dir()), path)
+    root = next((path / inner for inner in ("train", "data/train") if _has_folders(path / inner)), path)
     classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith((".", "__")))
     names, labels = [], []
     for label, name in enumerate(classes):
@@ -135,6 +135,11 @@ def _class_folders(path: Path) -> Located:
     if not names:
         raise InputError("has no folders with images", where=path, hint="one folder a class, or a folder that synthesize wrote")
     return _whole_files(root, tuple(classes), names, np.array(labels, np.int64), None)
+
+
+def _has_folders(path: Path) -> bool:
+    """Whether this is a part of a set with a folder a class, and not a class of that name."""
+    return path.is_dir() and any(entry.is_dir() for entry in list(os.scandir(path)))
 
 
 def _images(root: Path, folder: Path) -> Iterator[str]:

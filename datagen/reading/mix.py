@@ -24,14 +24,15 @@ class Mixed(Dataset[Any]):
         synthetic: number of synthetic images in an epoch.
     """
 
-    def __init__(self, real: Any, synthetic: ShardDataset, labels: np.ndarray, count: int, seed: int) -> None:
+    def __init__(self, real: Any, synthetic: ShardDataset, places: np.ndarray, count: int, seed: int) -> None:
         self.classes, self.real, self.synthetic = tuple(real.classes), len(real), count
-        self._real, self._made, self._labels = real, synthetic, labels
+        self._real, self._made, self._places = real, synthetic, places
         self._turns = Turns(len(synthetic), count, "mix", seed)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other synthetic images from now on, where there are more than an epoch takes; loader workers that are kept alive hear of it."""
         self._turns.set_epoch(epoch)
+        self._made.set_epoch(epoch)
 
     def __len__(self) -> int:
         return self.real + self.synthetic
@@ -43,8 +44,8 @@ class Mixed(Dataset[Any]):
         if row < self.real:
             image, label = self._real[row]
             return image, int(label)
-        place = self._turns.row(row - self.real)
-        return self._made[place][0], int(self._labels[place])
+        image, label = self._made[self._turns.row(row - self.real)]
+        return image, int(self._places[label])
 
 
 def mix(
@@ -86,7 +87,7 @@ def mix(
     if not 0 <= count <= len(synthetic):
         what = f"{count:,} synthetic images are asked for, {len(synthetic):,} are there"
         raise UsageError(what, where=f"ratio={ratio}", hint="synthesize more, or give a smaller ratio; ratio=None takes all")
-    return Mixed(real, synthetic, places[synthetic.labels], count, seed)
+    return Mixed(real, synthetic, places, count, seed)
 
 
 def _like(transform: Callable[[Image.Image], Any] | None, *, ours: bool) -> Callable[[Image.Image], Any] | None:

@@ -21,6 +21,10 @@ STEEPNESS = 6.0
 FITTED = 5_000
 """training images that the directions are learnt from"""
 BLOCK = 512
+CELLS = 1 << 25
+"""distances that are in memory at a time"""
+LOOKED_AT = 10_000
+"""unseen images that the limit is taken from, at most"""
 
 
 @dataclass(frozen=True)
@@ -68,10 +72,12 @@ class Reference:
 
 def _apart(queries: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Return float32 [N, 2], the distances of queries [N, K] to the nearest and the second nearest of known [M, K]; with one alone, twice that."""
-    squares = (queries**2).sum(1)[:, None] + (known**2).sum(1) - 2 * queries @ known.T
-    least = np.partition(squares, 1, axis=1)[:, :2] if len(known) > 1 else np.repeat(squares, 2, axis=1)
-    found: np.ndarray = np.sqrt(np.maximum(np.sort(least, axis=1), 0)).astype(np.float32)
-    return found
+    piece, found = max(1, CELLS // len(known)), [np.zeros((0, 2), np.float32)]
+    for some in (queries[start : start + piece] for start in range(0, len(queries), piece)):
+        squares = (some**2).sum(1)[:, None] + (known**2).sum(1) - 2 * some @ known.T
+        least = np.partition(squares, 1, axis=1)[:, :2] if len(known) > 1 else np.repeat(squares, 2, axis=1)
+        found.append(np.sqrt(np.maximum(np.sort(least, axis=1), 0)).astype(np.float32))
+    return np.concatenate(found)
 
 
 def build(images: np.ndarray, labels: np.ndarray, train: np.ndarray, unseen: np.ndarray) -> Reference:
@@ -87,6 +93,8 @@ def build(images: np.ndarray, labels: np.ndarray, train: np.ndarray, unseen: np.
     basis = leading(np.concatenate(list(_blocks(images, some))), NUMBERS)
     numbers = np.concatenate([block @ basis for block in _blocks(images, train)])
     found = Reference(basis, numbers, labels[train].astype(np.int64), 0.0)
+    if len(unseen) > LOOKED_AT:
+        unseen = unseen[np.argsort(labels[unseen], kind="stable")][np.linspace(0, len(unseen) - 1, LOOKED_AT).astype(np.int64)]
     scores = [found.look(images[rows], int(k))[1] for k in np.unique(labels[unseen]) for rows in _pieces(unseen[labels[unseen] == k])]
     return replace(found, limit=_limit(np.concatenate(scores) if scores else np.zeros(0)))
 

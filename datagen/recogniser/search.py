@@ -13,6 +13,8 @@ COMPONENTS = 64
 """principal components of the descriptors that are searched"""
 CONTRAST = 4.0
 """grey levels added to an image's own contrast, so that a flat image is like no other"""
+PIECE = 4096
+"""images that are reduced at a time, whole blocks"""
 BLOCK = 256
 """queries at a time: their distances to all known rows are in memory"""
 
@@ -68,7 +70,11 @@ def descriptors(images: np.ndarray, side: int = COARSE) -> np.ndarray:
     Of two images that differ in brightness and contrast alone the descriptors are nearly equal; their product is the
     correlation of the two.
     """
-    flat = flattened(reduced(reduced(images, SIDE), side))
+    pieces = (images[start : start + PIECE] for start in range(0, max(1, len(images)), PIECE))
+    return np.concatenate([_described(flattened(reduced(reduced(piece, SIDE), side))) for piece in pieces])
+
+
+def _described(flat: np.ndarray) -> np.ndarray:
     found: np.ndarray = flat / np.sqrt((flat**2).sum(1, keepdims=True) + CONTRAST**2 * flat.shape[1])
     return found
 

@@ -14,7 +14,7 @@ import numpy as np
 import datagen
 from datagen import holding, storage
 from datagen.contracts import Format, Rows
-from datagen.errors import ArtefactError, OutputError, UsageError
+from datagen.errors import ArtefactError, OutputError, UsageError, printable
 from datagen.formats.folder import TRAIN
 from datagen.formats.names import class_folders
 from datagen.places import Place
@@ -162,13 +162,40 @@ def commit(out: Place, format: Format, task: ShardTask, rows: Rows) -> ShardNote
     return note
 
 
+def without_folder(manifest: Mapping[str, Any]) -> str:
+    """Return a sentence about classes without images in the folder format, "" elsewhere: readers that number folders number the others otherwise."""
+    lacking = [name for name, count in manifest["counts"].items() if not count]
+    if manifest["format"] != "folder" or not lacking:
+        return ""
+    named = printable(", ".join(map(repr, lacking[:3]))) + (f" and {len(lacking) - 3:,} more" if len(lacking) > 3 else "")
+    return (
+        f"{named} have no images and so no folder: torchvision's ImageFolder numbers the other classes without them, otherwise than classes.json. "
+        "Match classes by name (datagen.mix does), or add them to the real images' folders (datagen export --merge)"
+    )
+
+
+def _final(out: Place, content: bytes, notes: Sequence[ShardNote]) -> dict[str, Any] | None:
+    """Return the manifest of a set in which nothing has changed since it was written, else None."""
+    with contextlib.suppress(ArtefactError):
+        known = storage.unseal(content, out.where(MANIFEST))
+        files = known["files"] if isinstance(known.get("files"), dict) else {"": ""}
+        same = known.get("shards") == [asdict(note) for note in sorted(notes, key=lambda note: note.id)]
+        if same and all(hashlib.sha256(out.read(name) or b"").hexdigest() == sha256 for name, sha256 in files.items()):
+            return known
+    return None
+
+
 def finish(out: Place, plan: Mapping[str, Any], notes: Sequence[ShardNote]) -> dict[str, Any]:
     """Write classes.json, README.md, croissant.json and, last, manifest.json of a set whose shards are all there; returns the manifest.
 
-    Where nothing is ever replaced, a manifest that is there already is final.
+    Where nothing is ever replaced, a manifest that is there already is final; so is one whose shards and files are still what it says,
+    whichever version wrote it: its ID may be known elsewhere.
     """
-    if not out.replaces and (there := out.read(MANIFEST)) is not None:
+    there = out.read(MANIFEST)
+    if there is not None and not out.replaces:
         return storage.unseal(there, out.where(MANIFEST))
+    if there is not None and (final := _final(out, there, notes)) is not None:
+        return final
     classes = list(plan["classes"])
     counts = dict.fromkeys(classes, 0)
     for note in notes:

@@ -78,6 +78,8 @@ def _export(found: ShardSet, out: Place, writer: Format, plan: dict[str, Any], p
                 notes[task.id] = commit.commit(out, writer, task, _rows(found, source))
                 progress.advance(notes[task.id].accepted)
     manifest = commit.finish(out, plan, list(notes.values()))
+    if text := commit.without_folder(manifest):
+        progress.warn(text)
     return {
         "out": str(out),
         "images": manifest["images"],

@@ -88,7 +88,7 @@ def _file(path: Path, classes: Sequence[str]) -> dict[str, int]:
     try:
         if path.stat().st_size > LIMIT:
             raise InputError("is too large for a file of quotas", where=path)
-        rows = _json(path) if path.suffix.lower() == ".json" else _csv(path.read_text(encoding="utf-8-sig"), path)
+        rows = _json(path) if path.suffix.lower() == ".json" else _csv(path.read_text(encoding="utf-8-sig"), path, classes)
     except OSError as error:
         raise InputError(error.strerror or "cannot be read", where=path, hint="--quota takes a JSON or CSV file of class and images") from error
     except UnicodeDecodeError as error:
@@ -104,10 +104,11 @@ def _json(path: Path) -> dict[str, int]:
     return {name: _number(number, path, name) for name, number in value.items()}
 
 
-def _csv(text: str, path: Path) -> dict[str, int]:
+def _csv(text: str, path: Path, classes: Sequence[str]) -> dict[str, int]:
+    """Read class and images a line; the first one may be a header."""
     found: dict[str, int] = {}
     for line, row in enumerate(csv.reader(io.StringIO(text, newline="")), 1):
-        if not row or (line == 1 and len(row) == 2 and not row[1].strip().isdigit()):
+        if not row or (line == 1 and len(row) == 2 and row[0] not in classes and not row[1].strip().isdigit()):
             continue
         if len(row) != 2:
             raise InputError(f"line {line} has {len(row)} fields, class and images are needed", where=path)

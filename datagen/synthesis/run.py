@@ -225,7 +225,9 @@ def _produce(order: Order, progress: Progress, begun: bool) -> dict[str, Any]:
         progress.say(f"the {len(share):,} shards of this rank are there; {lacking:,} of other ranks are not yet, and the last rank to end completes the set")
         return {**summary, "complete": False}
     with sharing.finishing(order.out, order.rank):
-        commit.finish(order.out, order.written(), list(notes.values()))
+        manifest = commit.finish(order.out, order.written(), list(notes.values()))
+    if text := commit.without_folder(manifest):
+        progress.warn(text)
     if whole:
         progress.say(f"finished already: {order.plan.images:,} images in {order.plan.shards:,} shards in {order.out}; nothing was done")
     return {**summary, "complete": True, "id": set_id(order.out)}

@@ -27,8 +27,8 @@ class StreamDataset(IterableDataset[Any]):
     """Labelled images that a generator makes while a recogniser trains, for a DataLoader with any number of workers.
 
     Yields (image, label): a tensor uint8 [C, H, W], or what `transform` makes of the Pillow image; the label is the place of the class
-    in `classes` (sorted names). Classes come equally often, but for a tile of 64 in an epoch. Workers and processes that train together
-    share an epoch. With the generator on a GPU, load with `num_workers=0`.
+    in `classes` (sorted names). Classes come equally often, but for a tile of 64 in an epoch, in each worker and process, too. Workers and
+    processes that train together share an epoch. With the generator on a GPU, load with `num_workers=0`.
 
     Args:
         run: RUN, a generator's folder, or rule:NAME.
@@ -93,11 +93,13 @@ class StreamDataset(IterableDataset[Any]):
         if self._painter is None:
             self._painter = painter.open_painter(self._origin, self._recipe.seed)
         epoch, part = self._place[:2].tolist()
-        wanted = len(self._owned(share, shares))
+        wanted, many = len(self._owned(share, shares)), len(self.classes)
         first, order = epoch * EPOCH + part * PART, seeds.stream("stream", self._recipe.seed, epoch, part, share)
-        tiles = range(first + share, first + share + shares * -(-wanted // TILE), shares)
-        for begin in range(0, len(tiles), BUFFER):
-            buffer = [image for tile in tiles[begin : begin + BUFFER] for image in self._painted(tile)]
+        count, start = -(-wanted // TILE), share * -(-len(self._owned(0, shares)) // TILE)
+        for begin in range(0, count, BUFFER):
+            rounds = [number // many * shares + share for number in range(begin, min(begin + BUFFER, count))]
+            tiles = [first + turn * many + (start + begin + place) % many for place, turn in enumerate(rounds)]
+            buffer = [image for tile in tiles for image in self._painted(tile)]
             for place in order.permutation(len(buffer))[: wanted - begin * TILE].tolist():
                 yield buffer[place]
 

@@ -37,7 +37,8 @@ _COPIES = {
     "unseen": "unseen real images looked at in the same way",
     "near": "of those checked, nearer to a training image in the recogniser's features than 99 % of unseen real images are",
     "threshold": "the first percentile of the distances of unseen real images from their nearest training image",
-    "share": "near by checked; about 0.01 is expected of fresh images",
+    "share": "near by checked",
+    "expected": "share that is expected of fresh images: 0.01, and more where the unseen real images are few",
     **wording.documented("share", wording.share_keys("near by checked")),
     "equal_pixels": "synthetic images, of all, with exactly the pixels of a training image, mirrored ones included",
     "equal": "the first thousand of them",
@@ -170,6 +171,7 @@ def _details(context: Context, made: _Part, unseen: _Part) -> dict[str, Any]:
         "near": near,
         "threshold": threshold,
         "share": ends(share),
+        "expected": round((1 + 0.01 * (len(unseen.rows) - 1)) / (len(unseen.rows) + 1), 6),
         "equal_pixels": len(twins),
         "equal": [{"synthetic": _named(context, "synthetic", s), "real": _named(context, "real", r), "mirrored": flip} for s, r, flip in twins[:LISTED]],
         "named": named,
@@ -192,7 +194,7 @@ def _details(context: Context, made: _Part, unseen: _Part) -> dict[str, Any]:
 def _sentence(details: Mapping[str, Any]) -> str:
     checked = details["checked"]
     text = f"{wording.counted(details['near'], checked)} synthetic images lie nearer to a training image than 99 % of unseen real images do"
-    text += f", where 1 % is expected of fresh ones; copies by pixels: {wording.counted(details['named'], checked)}"
+    text += f", where {100 * details['expected']:.2g} % is expected of fresh ones; copies by pixels: {wording.counted(details['named'], checked)}"
     if details["named"] < details["likely"]:
         likely = details["likely"], details["unseen_likely"], details["unseen"]
         text += ", {:,} if judged less strictly ({:,} of {:,} unseen real images are alike in that sense)".format(*likely)

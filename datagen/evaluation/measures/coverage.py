@@ -69,7 +69,7 @@ def _finding(context: Context, encoder: str) -> Finding:
     size = min(len(halves[0]), len(made))
     if size < FEWEST:
         return wording.unmeasured(f"coverage {encoder}", f"{size} images in each half are too few, {FEWEST} are needed", images=size)
-    shares = np.bincount(known) / len(known)
+    shares = drawing.shares(known, len(context.classes))
     rows = [half[drawing.like(known[half], shares, size, context.seed, i)] for i, half in enumerate(halves)]
     drawn = drawing.like(made, shares, size, context.seed, 2)
     real, synthetic = (context.features(part, LIMIT, encoder).astype(np.float64) for part in ("test", "synthetic"))

@@ -57,7 +57,8 @@ def ends(interval: Interval) -> dict[str, float | None]:
 
 def _arm(context: Context, arm: str) -> Finding:
     correct, labels = context.correct(arm), context.test.labels
-    accuracy = statistics.accuracy(correct, seed=context.seed, groups=context.groups)
+    shown = context.by_replicate(correct) if arm in {"synthetic", "both"} else correct
+    accuracy = statistics.accuracy(shown, seed=context.seed, groups=context.groups)
     counts = statistics.confusion(context.predicted(arm), labels, len(context.classes))
     results = context.results(arm)
     recalls = statistics.recalls(correct, labels, len(context.classes))
@@ -92,6 +93,8 @@ def _confused(counts: np.ndarray, classes: tuple[str, ...]) -> list[dict[str, An
 def _difference(context: Context, better: str, base: str) -> Finding:
     repeats = min(len(context.results(better)), len(context.results(base)))
     one, other = context.correct(better)[:repeats], context.correct(base)[:repeats]
+    if better in {"both", "synthetic"}:
+        one, other = context.by_replicate(one), context.by_replicate(other)
     found = statistics.paired(one, other, seed=context.seed, groups=context.groups)
     span = f"95 % interval {statistics.points(found.low)} to {statistics.points(found.high)}"
     sentence = f"{NAMES[better].capitalize()} minus {NAMES[base]}: {statistics.points(found.mean)} points of accuracy ({span})."

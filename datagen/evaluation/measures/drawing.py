@@ -7,6 +7,11 @@ import numpy as np
 from datagen import seeds
 
 
+def shares(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Return float64 [classes], which part of labels int64 [N] each class is; 0 for those without any."""
+    return np.bincount(labels, minlength=classes) / len(labels)
+
+
 def like(labels: np.ndarray, shares: np.ndarray, size: int, *key: object) -> np.ndarray:
     """Return int64 [size], different rows whose classes have the given shares as far as there are rows; others fill what lacks.
 

@@ -67,8 +67,9 @@ def _both(context: Context, encoder: str) -> Iterator[Finding]:
     if size < FEWEST:
         yield from (wording.unmeasured(name, f"{size} images in each half are too few, {FEWEST} are needed", images=size) for name in names)
         return
-    one, other = (rows[drawing.like(known[rows], _shares(known), size, context.seed, i)] for i, rows in enumerate((one, other)))
-    drawn = drawing.like(made, _shares(known), size, context.seed, 2)
+    shares = drawing.shares(known, len(context.classes))
+    one, other = (rows[drawing.like(known[rows], shares, size, context.seed, i)] for i, rows in enumerate((one, other)))
+    drawn = drawing.like(made, shares, size, context.seed, 2)
     real = context.features("test", LIMIT, encoder)
     sides = [real[one].astype(np.float64), real[other].astype(np.float64), context.features("synthetic", LIMIT, encoder)[drawn].astype(np.float64)]
     yield _finding(names[0], sides, kernel_error, {"images": size, "features": real.shape[1]})
@@ -78,10 +79,6 @@ def _both(context: Context, encoder: str) -> Iterator[Finding]:
     short = [side @ basis for side in sides]
     extra |= {"uncorrected": wording.number(frechet(short[0], short[2])), "floor_uncorrected": wording.number(frechet(short[0], short[1]))}
     yield _finding(names[1], short, frechet_error, {"images": size, "features": real.shape[1], **extra})
-
-
-def _shares(labels: np.ndarray) -> np.ndarray:
-    return np.bincount(labels) / len(labels)
 
 
 def _finding(name: str, sides: list[np.ndarray], distance: Distance, details: Mapping[str, Any]) -> Finding:

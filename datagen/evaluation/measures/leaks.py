@@ -46,7 +46,7 @@ def finding(context: Context, copies: np.ndarray, checked: int) -> Finding:
         return Finding("leaks", share.mean, share.low, share.high, f"{sentence}.", {**details, "arms": {}, "difference": None})
     groups = None if context.groups is None else context.groups[keep]
     arms = {arm: statistics.accuracy(context.correct(arm)[:, keep], seed=context.seed, groups=groups) for arm in NAMES if arm in context.names()}
-    one, other = (context.correct(arm)[:, keep] for arm in ("both", base))
+    one, other = (context.by_replicate(context.correct(arm)[:, keep]) for arm in ("both", base))
     difference = statistics.paired(one, other, seed=context.seed, groups=groups)
     if len(copies):
         mean, low, high = (statistics.points(value) for value in (difference.mean, difference.low, difference.high))

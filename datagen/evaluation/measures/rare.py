@@ -46,6 +46,7 @@ class Rare:
         found = {arm: focus.recalls(real, context.results(arm), labels, label) for arm in NAMES if arm in context.names() and arm != "native"}
         base = context.choice.base if context.choice.base in found else "real"
         groups = None if context.groups is None else context.groups[labels == label]
+        found = {arm: context.by_replicate(values) for arm, values in found.items()}
         gains = {arm: statistics.paired(found["both"], values, seed=context.seed, groups=groups) for arm, values in found.items() if arm != "both"}
         gain, images = gains[base], int((labels == label).sum())
         rate = float(np.mean([focus.alarms(result, labels, label) for result in real]))

@@ -40,7 +40,16 @@ def _mean(report: Mapping[str, Any], arm: str) -> float | None:
 
 
 def caution(report: Mapping[str, Any]) -> str | None:
-    """Return a sentence where the recogniser was far from trained: the learning curve's last point has all real images and half of the steps."""
+    """Return a sentence where the recogniser was far from trained, or trained once for each arm."""
+    once = (
+        "This verdict rests on one training of each arm. Two trainings on the same images differ, too, and its interval does not know by how much: "
+        "--repeats 3 shows it."
+    )
+    return _weak(report) or (once if report["measured"]["repeats"] == 1 else None)
+
+
+def _weak(report: Mapping[str, Any]) -> str | None:
+    """Return a sentence where the recogniser was still learning: the learning curve's last point has all real images and half of the steps."""
     real, points = _mean(report, "real"), _measure(report, "exchange", "points")
     if real is None or not points or points[-1]["images"] != report["data"]["real"]["images"] or real - points[-1]["accuracy"] <= FAR:
         return None
@@ -52,7 +61,7 @@ def caution(report: Mapping[str, Any]) -> str | None:
 
 
 def _longer(report: Mapping[str, Any]) -> list[str]:
-    if not report["caution"]:
+    if not _weak(report):
         return []
     steps = LONGER * report["measured"]["settings"]["steps"]
     return [f"Train the recogniser longer before anything else, as it was still learning: --steps {steps}, or a GPU."]
@@ -78,7 +87,7 @@ def _generator(report: Mapping[str, Any]) -> list[str]:
             "(datagen fit --budget), or try another family (--family) before anything else."
         )
         steps.append(_worst(report))
-    if (_measure(report, "copies", "low") or 0.0) > COPIES:
+    if (_measure(report, "copies", "low") or 0.0) > COPIES and _measure(report, "copies", "departs"):
         steps.append(
             "Many synthetic images lie very near to training images (see the closest pairs): the generator repeats what it saw, which teaches "
             "nothing new. Fit for fewer images (--images), or to more real ones."
@@ -157,6 +166,6 @@ def _measuring(report: Mapping[str, Any]) -> list[str]:
     if half > WIDE:
         remedy = "more unseen real images" if test < SMALL_TEST else f"more repeats (--repeats {max(5, 2 * report['measured']['repeats'])})"
         steps.append(f"The interval is wide, ±{100 * half:.1f} points: {remedy} would show smaller differences.")
-    if report["measured"]["limited"] and not report["caution"]:
+    if report["measured"]["limited"] and not _weak(report) and report["measured"]["command"] is None:
         steps.append("The recogniser trained for fewer steps than planned because this machine is slow; --steps or a GPU gives it longer.")
     return steps

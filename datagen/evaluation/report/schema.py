@@ -29,7 +29,7 @@ KEYS: Mapping[str, str] = {
     "verdict.sentence": "the same in one sentence with its interval",
     "verdict.base": "the arm that real + synthetic was compared with, chosen on validation (chosen.base)",
     "verdict.set": "name of the synthetic set that verdict, arms, differences and measures are about",
-    "caution": "sentence to read before the verdict is believed: the recogniser was still learning; else null",
+    "caution": "sentence to read before the verdict is believed: the recogniser was still learning, or trained once for each arm; else null",
     "next": "sentences: what to try next, in order",
     "arms": "by arm: real, classical (real + augmented copies), weighted, oversampled (of unbalanced sets), synthetic (only), both, native (real at its size)",
     "arms.*.accuracy": "share of unseen real images named right: mean over the repeats, ends of the 95 % interval",

@@ -81,7 +81,7 @@ def saw(context: Context, found: Inputs, planned: Plan) -> list[str]:
     native = "; real at its own size is the same recogniser on the real images as large as they are, at most four times the pixels" if planned.native else ""
     return [
         _recogniser(context, found, planned),
-        *_arms(context, found),
+        *_arms(context, found, planned),
         _validation(context, planned),
         *_curve(context),
         f"All are tested on the same {len(context.test):,} unseen real images, after the last step. No step, setting or checkpoint was chosen by them.",
@@ -108,7 +108,7 @@ def _recogniser(context: Context, found: Inputs, planned: Plan) -> str:
     )
 
 
-def _arms(context: Context, found: Inputs) -> list[str]:
+def _arms(context: Context, found: Inputs, planned: Plan) -> list[str]:
     names, real, made = context.names(), len(context.real), len(context.synthetic)
     parts = [f"Real trains on {real:,} real images"]
     if "classical" in names:
@@ -121,12 +121,16 @@ def _arms(context: Context, found: Inputs) -> list[str]:
         parts.append("real oversampled shows them more often")
     if "synthetic" in names:
         half = "half of every batch from each, so that it sees each real image half as often in the same number of steps"
+        half = "all of them handed to the command" if planned.command else half
         parts += [f"synthetic only on {made:,} synthetic ones", f"real + synthetic on both, {half}"]
     else:
         parts.append(f"real + synthetic also on {made:,} synthetic ones, each image counting alike, since they lack classes")
     sentences = ["; ".join(parts) + "."]
     if len(found.sets) > 1 and context.arms and not any(result.set for result in context.arms):
-        sentences.append(f"The {len(found.sets)} synthetic sets are replicates of one recipe: each repeat takes the next ({', '.join(found.sets)}).")
+        sentences.append(
+            f"The {len(found.sets)} synthetic sets are replicates of one recipe: each repeat takes the next ({', '.join(found.sets)}). "
+            f"Intervals are over the sets; the learning curve, the pictures and what is measured of the images themselves show {found.sets[0]} alone."
+        )
     return sentences
 
 
