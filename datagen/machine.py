@@ -29,14 +29,20 @@ def processors() -> int:
     return max(1, count)
 
 
-def device(wanted: str) -> str:
+def device(wanted: str, *, deterministic: bool = False) -> str:
     """Return "cpu", "cuda" or "mps" for auto or a device's name.
+
+    Args:
+        wanted: "auto" or a device's name.
+        deterministic: whether equal calls are to give equal bits; matrix products on a GPU must be told so before the first one.
 
     Raises:
         ResourceError: the device asked for is not there; only auto may fall back on the CPU.
     """
     if wanted == "cpu":
         return "cpu"
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     driverless = sys.platform == "linux" and not any(os.path.exists(f"/dev/{name}") for name in DRIVERS)
     if wanted == "auto" and driverless:
         return "cpu"

@@ -8,6 +8,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from datagen.errors import ResourceError, Stopped
+
 if TYPE_CHECKING:
     import torch
 
@@ -40,7 +42,10 @@ def group(device: str) -> Iterator[None]:
     from torch import distributed
 
     if device == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        local, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if local >= there:
+            raise ResourceError(f"process {local + 1} of this machine has no GPU, there are {there}", where="torchrun", hint=f"--nproc-per-node {there}")
+        torch.cuda.set_device(local)
     distributed.init_process_group("nccl" if device == "cuda" else "gloo", timeout=WAIT)
     try:
         yield
@@ -48,12 +53,22 @@ def group(device: str) -> Iterator[None]:
         distributed.destroy_process_group()
 
 
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Turn what a process that waits for others hears when one of them has ended into Stopped: that one has said why."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise Stopped("another of the processes that train together has ended", hint="its own message says why; the same command continues") from error
+
+
 def barrier() -> None:
     """Wait until every process has come here."""
     if count() > 1:
         from torch import distributed
 
-        distributed.barrier()
+        with _alone():
+            distributed.barrier()
 
 
 @contextlib.contextmanager
@@ -94,7 +109,8 @@ def average(tensors: Sequence[torch.Tensor]) -> None:
         from torch import distributed
 
         whole = torch.cat([tensor.reshape(-1).float() for tensor in tensors])
-        distributed.all_reduce(whole)
+        with _alone():
+            distributed.all_reduce(whole)
         for tensor, mean in zip(tensors, (whole / shares()).split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(mean.view_as(tensor))
 

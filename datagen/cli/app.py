@@ -165,9 +165,16 @@ def _known(error: BaseException, progress: Progress) -> DatagenError:
         return Stopped("stopped by SIGTERM", hint=again)
     if isinstance(error, KeyboardInterrupt):
         return Stopped("stopped by Ctrl-C", hint=again, interrupted=True)
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or _of_memory(error):
         return ResourceError("out of memory", hint="a smaller --batch, --size or --workers needs less")
     return DatagenError(f"a fault of datagen: {type(error).__name__}: {error}", hint=f"please report it with {_log(progress)}")
+
+
+def _of_memory(error: BaseException) -> bool:
+    """Whether torch ran out of memory, a GPU's or the processor's."""
+    torch = sys.modules.get("torch")
+    ours = torch is not None and isinstance(error, torch.cuda.OutOfMemoryError)
+    return ours or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
 
 
 def _log(progress: Progress) -> Path:

@@ -13,7 +13,6 @@ import numpy as np
 from datagen import seeds, storage
 from datagen.errors import FailedUnder, UsageError
 from datagen.evaluation.arms import Trial
-from datagen.formats.names import loader_names
 from datagen.records import ArmResult
 
 PREDICTIONS, SCORED = "predictions.parquet", "scored.json"
@@ -27,19 +26,24 @@ def predictions(results: Iterable[ArmResult], trial: Trial) -> bytes:
     import pyarrow as pa
     from pyarrow import parquet
 
-    test, names = trial.parts["test"], pa.array(loader_names(trial.classes))
+    test, names = trial.parts["test"], pa.array(list(map(_text, trial.classes)))
     images = pa.array([seeds.digest(image.tobytes()).hex()[:32] for image in test.images])
     codes = np.unique(np.array(test.groups), return_inverse=True)[1].tolist() if test.groups else []
     groups = pa.array([f"{code:07d}" for code in codes]) if test.groups else pa.nulls(len(test), pa.string())
     labels = names.take(pa.array(test.labels))
     tables = []
     for result in results:
-        same = {key: pa.repeat(value, len(test)) for key, value in {"set": loader_names([result.set])[0], "arm": result.arm, "repeat": result.repeat}.items()}
+        same = {key: pa.repeat(value, len(test)) for key, value in {"set": _text(result.set), "arm": result.arm, "repeat": result.repeat}.items()}
         predicted = names.take(pa.array(result.predicted))
         tables.append(pa.table({"image": images, "group": groups, **same, "label": labels, "predicted": predicted}))
     file = io.BytesIO()
     parquet.write_table(pa.concat_tables(tables), file, compression="zstd")
     return file.getvalue()
+
+
+def _text(name: str) -> str:
+    """Return a name as text that every file takes: bytes that are not UTF-8 are escaped."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def times(folder: Path, *, again: bool) -> int:

@@ -112,14 +112,9 @@ def evaluate(
     begun, dry_run = time.monotonic(), bool(settings.pop("dry_run", False))
     recipe = recipes.gather(None, [], **settings) if recipe is None else recipe.changed("flag", **settings) if settings else recipe
     asked = Asked(_several(shards), *(str(path) if path is not None else None for path in (real, test, run)))
-    job = Job(asked, recipe, Path(out), machine.device(recipe.device), progress or Progress(out), begun)
+    job = Job(asked, recipe, Path(out), machine.device(recipe.device, deterministic=recipe.deterministic), progress or Progress(out), begun)
     job.progress.folder = None
-    outcome.bar(recipe.fail_under)
-    if recipe.train_command is not None:
-        command.parse(recipe.train_command)
-        if recipe.focus is not None:
-            what = "needs how sure the recogniser is of each image, and a command of yours says classes alone"
-            raise UsageError(what, where="--focus with --train-command", hint="leave one of them out")
+    _check_settings(recipe)
     _check_out(job.folder, asked)
     if dry_run:
         found = inputs.gather(asked, recipe, progress=job.progress)
@@ -134,6 +129,15 @@ def evaluate(
         report = _read(job.folder) if finished else _produce(job, known)
     outcome.check(recipe.fail_under, report)
     return {"out": str(job.folder), "report": str(job.folder / PAGE), "finished": finished, **report}
+
+
+def _check_settings(recipe: Recipe) -> None:
+    outcome.bar(recipe.fail_under)
+    if recipe.train_command is not None:
+        command.parse(recipe.train_command)
+        if recipe.focus is not None:
+            what = "needs how sure the recogniser is of each image, and a command of yours says classes alone"
+            raise UsageError(what, where="--focus with --train-command", hint="leave one of them out")
 
 
 def _several(shards: str | Path | Sequence[str | Path]) -> tuple[str, ...]:

@@ -24,12 +24,14 @@ def adam(
 def descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> torch.Tensor:
     """Take one optimisation step, and return the loss [] without gradient; where it or a gradient is no finite number the weights stay.
 
-    Where several processes train together the gradients are averaged over them. On a GPU nothing waits for the device: the step is
-    taken with gradients of zero there.
+    Gradients are those of the optimiser's weights alone, not of other nets that the loss went through; what follows in the same
+    step sees the new weights, in bf16, too. Where several processes train together the gradients are averaged over them. On a GPU
+    nothing waits for the device: the step is taken with gradients of zero there.
     """
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    weights = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    own = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    loss.backward(inputs=own)
+    weights = [p for p in own if p.grad is not None]
     gradients = [p.grad for p in weights if p.grad is not None]
     loss = loss.detach().clone()
     ranks.average([*gradients, loss])
@@ -42,4 +44,5 @@ def descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> torch.Tenso
             assert weight.grad is not None
             weight.grad = torch.where(finite, weight.grad, torch.zeros((), device=weight.device, dtype=weight.dtype))
         optimizer.step()
+    torch.clear_autocast_cache()
     return torch.where(finite, loss, torch.nan)

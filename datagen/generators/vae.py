@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,12 +21,12 @@ from datagen.generators.layers import Tower, normal_like
 from datagen.generators.prior import EXTRA, ClassGaussians, LocalGaussians
 from datagen.generators.texture import Texture
 
-WALKED = 500
-"""training images that are looked at together after the last step"""
+WALKED, NUMBERS = 500, 1 << 25
+"""training images that are looked at together after the last step, and numbers that they have at most"""
 FEW = 30
 """images of the smallest class from which a flow is learnt"""
-SEEING = 16
-"""channels of the recogniser's first layer, at least"""
+SEEING, GROUPS = 16, 4
+"""channels of the recogniser's first layer, at least, and groups of channels in its norms"""
 TEXTURE = 256
 """numbers of what the decoder leaves out, at most a third of those of an image"""
 PERCEPTION = 2.0
@@ -56,7 +57,7 @@ class Eyes(nn.Module):
         self.convolutions = nn.ModuleList(
             nn.Conv2d(a, b, 3 if k else 5, 2 if min(spec.shape[1:]) >= 16 or k else 1, 1 if k else 2) for k, (a, b) in enumerate(itertools.pairwise(channels))
         )
-        self.norms = nn.ModuleList(nn.GroupNorm(4, b) for b in channels[1:])
+        self.norms = nn.ModuleList(nn.GroupNorm(GROUPS, b) for b in channels[1:])
         self.head = nn.Linear(2 * channels[-1], spec.classes)
 
     def layers(self, x: torch.Tensor) -> list[torch.Tensor]:
@@ -130,7 +131,7 @@ class VAE:
         return [eyes, autoencoder, flow] if flows else [eyes, autoencoder]
 
     def _build_eyes(self, state: State) -> None:
-        eyes = Eyes(state.spec, max(SEEING, int(state.spec.recipe.width or 0) // 2))
+        eyes = Eyes(state.spec, GROUPS * -(-max(SEEING, int(state.spec.recipe.width or 0) // 2) // GROUPS))
         state.modules["eyes"] = eyes
         if state.trains:
             state.optimizers["eyes"] = adam(eyes.parameters(), state, betas=(0.9, 0.999), decay=1e-2)
@@ -208,11 +209,15 @@ class VAE:
         return images.clamp(-1, 1)
 
 
+def _walked(state: State) -> int:
+    return max(1, min(WALKED, NUMBERS // math.prod(state.spec.shape)))
+
+
 @torch.no_grad()
 def _posteriors(state: State, images: Walk) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return means and variances [N, latent] of the posteriors and labels [N] of all training images, on the CPU."""
     found = []
-    for pictures, labels in images(WALKED):
+    for pictures, labels in images(_walked(state)):
         mean, log_variance = state.modules["encoder"](pictures)
         found.append((mean.cpu(), log_variance.exp().cpu(), labels.cpu()))
     means, variances, labels_of = (torch.cat(parts) for parts in zip(*found, strict=True))
@@ -222,5 +227,5 @@ def _posteriors(state: State, images: Walk) -> tuple[torch.Tensor, torch.Tensor,
 @torch.no_grad()
 def _left_out(state: State, images: Walk, means: torch.Tensor, every: int = 1) -> Iterator[torch.Tensor]:
     """Yield what the decoder leaves out of the training images [N, C, H, W], of one in so many, by their posterior means [N, latent]."""
-    for (pictures, labels), own in zip(images(WALKED), means.split(WALKED), strict=True):
+    for (pictures, labels), own in zip(images(_walked(state)), means.split(_walked(state)), strict=True):
         yield pictures[::every] - state.modules["decoder"](own[::every].to(pictures), labels[::every]).float()

@@ -131,6 +131,11 @@ def _forward(net: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, setti
         return net(x)
 
 
+def _room(device: str) -> int:
+    """Return how many bytes of images may stay on a GPU: a third of what is free at most."""
+    return min(RESIDENT, torch.cuda.mem_get_info()[0] // 3) if device == "cuda" else RESIDENT
+
+
 class Source:
     """One set of labelled images shown in an order of its own, every image once before any comes again.
 
@@ -146,7 +151,7 @@ class Source:
         self.images, self.device = images, device
         self.labels = torch.from_numpy(np.array(labels, np.int64 if labels.ndim == 1 else np.float32))
         self.balanced = balanced
-        self.resident = torch.from_numpy(np.array(images)).to(device) if device != "cpu" and images.nbytes <= RESIDENT else None
+        self.resident = torch.from_numpy(np.array(images)).to(device) if device != "cpu" and images.nbytes <= _room(device) else None
         self._order = self._endless(key)
 
     def _endless(self, key: tuple[object, ...]) -> Iterator[int]:

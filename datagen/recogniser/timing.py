@@ -112,8 +112,8 @@ def _rate(settings: Settings, images: np.ndarray, labels: np.ndarray, classes: i
     times = [time.perf_counter()]
 
     def note(count: int, text: str) -> None:
-        if device == "cuda":
-            torch.cuda.synchronize()
+        if device != "cpu":
+            getattr(torch, device).synchronize()
         times.append(time.perf_counter())
         if times[-1] - times[0] > ENOUGH:
             raise _Enough

@@ -20,6 +20,10 @@ LOOKED = 100_000
 """training images that a family looks at after the last step, at most: minutes on a CPU"""
 
 
+EACH = 20
+"""images of a class that are among those looked at, however rare it is"""
+
+
 def finish(job: loop.Job, real: Real) -> None:
     """Turn a trained job into RUN/generator, and say what was chosen and what to expect."""
     for net in job.state.modules.values():
@@ -56,7 +60,8 @@ def finish(job: loop.Job, real: Real) -> None:
 def _selected(job: loop.Job, real: Real) -> Selected:
     """Train the filter, choose what `synthesize` takes by default, and warn of classes that ignore their label or collapsed."""
     names, how = real.dataset.classes, _how(job)
-    train, select = _part(real, real.parts.train, selection.MOST_TRAIN, how.seed), _part(real, real.parts.select, selection.MOST_SELECT, how.seed)
+    shown = min(selection.MOST_TRAIN, selection.LONGER * how.steps * selection.BATCH)
+    train, select = _part(real, real.parts.train, shown, how.seed), _part(real, real.parts.select, selection.MOST_SELECT, how.seed)
     draw = _draw(job, names)
     with job.watch.progress.stage("fit: choosing by usefulness", selection.runs(how.modes)):
         found = selection.select(train, select, draw, classes=len(names), how=how, advance=job.watch.progress.advance)
@@ -76,8 +81,15 @@ def _how(job: loop.Job) -> selection.How:
 
 
 def _part(real: Real, rows: np.ndarray, most: int, seed: int) -> selection.Part:
-    taken = rows if len(rows) <= most else np.sort(seeds.stream(seed, "selection", most).permutation(rows)[:most])
-    return selection.Part(real.pixels[taken], real.dataset.labels[taken])
+    """Return images drawn at random, with the first `EACH` of every class among them."""
+    if len(rows) > most:
+        order = seeds.stream(seed, "selection", most).permutation(rows)
+        labels = real.dataset.labels[order]
+        by_class = np.argsort(labels, kind="stable")
+        place = np.empty(len(order), np.int64)
+        place[by_class] = np.arange(len(order)) - np.searchsorted(labels[by_class], labels[by_class])
+        rows = np.sort(order[np.argsort(place >= EACH, kind="stable")][:most])
+    return selection.Part(real.pixels[rows], real.dataset.labels[rows])
 
 
 def _draw(job: loop.Job, names: Sequence[str]) -> selection.Draw:

@@ -47,7 +47,7 @@ def look(filter: Fitted, train: Part, draw: Draw, *, classes: int, spread: float
     images = np.concatenate([draw(labels[i : i + 256], places[i : i + 256], spread) for i in range(0, len(labels), 256)])
     said, features = filter.predict(images).argmax(1), filter.features(images)
     found = []
-    for label in shown:
+    for label in (label for label in shown if (train.labels == label).any()):
         own, real = labels == label, train.images[train.labels == label][: 4 * EACH]
         varied = _deviation(filter.features(real))
         diversity = _deviation(features[own]) / varied if varied > 0 else 1.0

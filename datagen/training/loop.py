@@ -52,6 +52,7 @@ class Job:
         statistics: running means and variances of the batch norms of the stage under way.
         rollbacks: how often the fit went back to a checkpoint; each time the step size is halved and the order changes.
         bad: steps in a row whose losses were no numbers.
+        in_a_row, longest: the same as a GPU counts them, and the most so far; integers [].
         selection: steps and layout of the recognisers that choose by usefulness.
     """
 
@@ -69,6 +70,8 @@ class Job:
     statistics: list[torch.Tensor] = field(default_factory=list)
     rollbacks: int = 0
     bad: int = 0
+    in_a_row: torch.Tensor | None = None
+    longest: torch.Tensor | None = None
     selection: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -100,6 +103,7 @@ def build(job: Job, index: int) -> None:
 
 def resume(job: Job) -> tuple[int, int]:
     """Bring a job to its newest whole checkpoint; returns (stage, images seen in it), (0, 0) where there is none."""
+    job.state.modules.clear()
     found = checkpoint.newest(job.folder / "checkpoints", job.watch.progress.warn)
     job.rollbacks = max(job.rollbacks, 0 if found is None else int(found[0].get("rollbacks", 0)))
     job.batches.reorder(job.rollbacks)
@@ -132,7 +136,7 @@ def train(job: Job) -> None:
                 hint = "lower the step: --set learning_rate=…"
                 what = f"the losses are no longer numbers after {error} images, and going back {ROLLBACKS} times did not help"
                 raise ResourceError(what, where=job.folder, hint=hint) from error
-            job.averages, job.watch.last = {}, {}
+            job.averages, job.watch.last, job.in_a_row, job.longest = {}, {}, None, None
             job.watch.progress.warn(f"the losses are no numbers after {error} images: back to the last checkpoint, with half the step size")
 
 
@@ -247,11 +251,15 @@ def _statistics(job: Job) -> list[torch.Tensor]:
 
 
 def _note(job: Job, found: Mapping[str, torch.Tensor]) -> None:
-    """Count a step whose losses are no numbers; on a GPU, which is not waited for, those of the last report say it."""
+    """Count a step whose losses are no numbers; a GPU counts for itself and is asked once the last report was no number."""
     if job.device == "cpu":
         job.bad = 0 if all(math.isfinite(float(value)) for value in found.values()) else job.bad + 1
-    elif not all(math.isfinite(value) for value in job.watch.last.values()):
-        job.bad = IN_A_ROW
+        return
+    bad = ~torch.stack([torch.isfinite(value).all() for value in found.values()]).all()
+    job.in_a_row = bad.long() if job.in_a_row is None else (job.in_a_row + 1) * bad
+    job.longest = job.in_a_row if job.longest is None else torch.maximum(job.longest, job.in_a_row)
+    if not all(math.isfinite(value) for value in job.watch.last.values()):
+        job.bad = int(job.longest)
 
 
 def _save(job: Job, index: int, images: int) -> None:

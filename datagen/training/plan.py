@@ -84,7 +84,7 @@ def complete(spec: Spec, family: Family, batches: Batches, *, begun: float) -> P
         many = batches.images(batches.chosen(0, batch * stage.times), recipe.device)
         fresh = partial(_built, stage, state, recipe)
         if stage.inputs is not None:
-            many = stage.inputs(fresh(), lambda _: iter([many])), many[1]  # noqa: B023 (called at once)
+            many = stage.inputs(fresh(), lambda _: iter([many])).to(recipe.device), many[1]  # noqa: B023 (called at once)
         timed.append(timing.choose(stage, fresh, many, allowed=_allowed(recipe), threads=_threads(recipe), long=long))
         fresh()
     longest = max(range(len(stages)), key=lambda k: stages[k].share)
@@ -218,8 +218,8 @@ BEFORE = {"steps": selection.FEWEST_STEPS, "modes": 1, "images": selection.FEWES
 
 
 def restored(known: Mapping[str, Any], recipe: Recipe, shape: tuple[int, int, int], counts: Sequence[int]) -> Plan:
-    """Return the plan written in recipe.json, obeyed by every continuation; the device may be another one."""
-    settings = known["settings"] | {"device": machine.device(recipe.device)}
+    """Return the plan written in recipe.json, obeyed by every continuation; the device and a given number of threads may be others."""
+    settings = known["settings"] | {"device": machine.device(recipe.device)} | ({"threads": recipe.threads} if recipe.threads else {})
     whole = recipe.changed("plan", **{k: v for k, v in settings.items() if v is not None})
     spec = Spec(len(counts), shape, tuple(int(c) for c in counts), whole)
     return Plan(whole, spec, tuple(known["totals"]), known["rates"], tuple(known["sentences"]), known.get("selection", BEFORE))

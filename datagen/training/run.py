@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from datagen.training.proxy import proxy
 from datagen.training.watch import Mute, Watch
 
 FREE = ("threads", "device", "verify_data")
-"""settings that may differ when a fit is continued; they are noted in recipe.json"""
+"""settings that may differ when a fit is continued; progress.jsonl says with which it was"""
 
 
 class Fitted(dict[str, Any]):
@@ -55,7 +55,7 @@ def fit(source: str | Path, out: str | Path | None = None, recipe: Recipe | None
     begun = time.monotonic()
     recipe = recipe or recipes.gather(None, [], **settings)
     out = Path(out) if out is not None else Path(f"{Path(source).stem}-run")
-    device = machine.device(recipe.device)
+    device = machine.device(recipe.device, deterministic=recipe.deterministic)
     registry.load("families", recipe.family)
     _check_out(out, source)
     with ranks.group(device), stopping() as stop:
@@ -64,7 +64,7 @@ def fit(source: str | Path, out: str | Path | None = None, recipe: Recipe | None
         return _lead(source, out, recipe, progress or Progress(out), stop=stop, begun=begun)
 
 
-def _lead(source: str | Path, out: Path, recipe: Recipe, progress: Progress, *, stop: Callable[[], bool], begun: float) -> Fitted:
+def _lead(source: str | Path, out: Path, recipe: Recipe, progress: Progress, *, stop: Stopping, begun: float) -> Fitted:
     """Fit, alone or as the first of several processes: the one that plans, writes and speaks."""
     storage.make_folder(out)
     with holding.lock(out):
@@ -84,7 +84,7 @@ def _lead(source: str | Path, out: Path, recipe: Recipe, progress: Progress, *, 
         ranks.barrier()
         training = time.monotonic()
         try:
-            with ranks.together():
+            with ranks.together(), stop.gentle():
                 loop.train(job)
         except BaseException:
             job.watch.tell("stopped")
@@ -95,7 +95,7 @@ def _lead(source: str | Path, out: Path, recipe: Recipe, progress: Progress, *, 
         return Fitted(_summary(out, begun, finished=False), training_seconds=trained)
 
 
-def _follow(source: str | Path, out: Path, recipe: Recipe, *, stop: Callable[[], bool], begun: float) -> Fitted:
+def _follow(source: str | Path, out: Path, recipe: Recipe, *, stop: Stopping, begun: float) -> Fitted:
     """Train along with the first process, which has planned all and writes all."""
     ranks.barrier()
     quiet = Progress(quiet=True)
@@ -103,7 +103,7 @@ def _follow(source: str | Path, out: Path, recipe: Recipe, *, stop: Callable[[],
         images = real.read(source, recipe, out, quiet, begun=True)
         job = _job(images, recipe, Mute(out, quiet, images.dataset.classes), known=_known(out, _asked(recipe)), asked={}, begun=begun)
         job.stop = stop
-        with ranks.together():
+        with ranks.together(), stop.gentle():
             loop.train(job)
         ranks.barrier()
     return Fitted(_summary(out, begun, finished=finished))
@@ -147,6 +147,7 @@ def _job(images: real.Real, recipe: Recipe, watch: Watch, *, known: Mapping[str,
         family = registry.load("families", ready.recipe.family)()
         progress.say(f"continuing {watch.run}")
         torch.set_num_threads(ready.recipe.threads or 1)
+        watch.continued(device=ready.recipe.device, threads=ready.recipe.threads, torch=str(torch.__version__))
     else:
         recipe, family = plan.suited(recipe, images.shape, counts)
         ready = plan.complete(plan.prepare(recipe, family, images.shape, counts), family, batches, begun=begun)
@@ -184,27 +185,48 @@ def _summary(out: Path, begun: float, *, finished: bool) -> dict[str, Any]:
     }
 
 
-@contextlib.contextmanager
-def stopping() -> Iterator[Callable[[], bool]]:
-    """Turn the first SIGTERM or Ctrl-C into a request to stop after the step; a second one ends at once.
+class Stopping:
+    """Turns SIGTERM and Ctrl-C into Stopped; while a generator trains the first one is a request to stop after the step, and the second one ends at once.
 
-    Yields a function that tells whether to stop. Outside the main thread signals are left alone.
+    Calling it tells whether to stop. Outside the main thread signals are left alone.
     """
-    asked: list[int] = []
+
+    def __init__(self) -> None:
+        self._asked: list[int] = []
+        self._gentle = False
+
+    def __call__(self) -> bool:
+        return bool(self._asked)
+
+    @contextlib.contextmanager
+    def gentle(self) -> Iterator[None]:
+        """Within, the first signal is a request."""
+        self._gentle = True
+        try:
+            yield
+        finally:
+            self._gentle = False
+
+    def note(self, number: int, frame: Any) -> None:
+        """Take in a signal."""
+        again, ended = bool(self._asked), "stopped at once by a second signal" if self._asked else f"stopped by {signal.Signals(number).name}"
+        self._asked.append(number)
+        if again or not self._gentle:
+            raise Stopped(ended, hint="the same command continues", interrupted=number == signal.SIGINT)
+
+
+@contextlib.contextmanager
+def stopping() -> Iterator[Stopping]:
+    """Within, signals are noted by what is yielded."""
+    stop = Stopping()
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
+        yield stop
         return
-
-    def note(number: int, frame: Any) -> None:
-        if asked:
-            raise Stopped("stopped at once by a second signal", hint="the same command continues", interrupted=number == signal.SIGINT)
-        asked.append(number)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, stop.note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield lambda: bool(asked)
+        yield stop
     except Stopped as error:
-        if asked and asked[0] == signal.SIGINT:
+        if stop() and stop._asked[0] == signal.SIGINT:
             error.code = 130
         raise
     finally:

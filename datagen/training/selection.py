@@ -132,9 +132,9 @@ def select(train: Part, part: Part, draw: Draw, *, classes: int, how: How, advan
                 continue
             rows = _accepted(labels, sure, wanted, threshold)
             alone = trained(f"{spread:g} {threshold:g}", images[rows], labels[rows])
-            both = np.concatenate([train.images, images[rows]]), np.concatenate([train.labels, labels[rows]])
             scores[spread, threshold] = {"replace": right(alone)}
             if how.modes > 1:
+                both = np.concatenate([train.images, images[rows]]), np.concatenate([train.labels, labels[rows]])
                 scores[spread, threshold]["augment"] = right(trained(f"both {spread:g} {threshold:g}", *both))
     return _decided(filter, scores, skipped, real, images=len(part.labels), steps=how.steps)
 

@@ -68,8 +68,8 @@ class _Trial:
         torch.manual_seed(seed)
         begun = time.perf_counter()
         step(self.stage, self.state, images, labels, 0.5, precision=self.pair[0], layout=self.pair[1])
-        if images.is_cuda:
-            torch.cuda.synchronize()
+        if images.device.type != "cpu":
+            getattr(torch, images.device.type).synchronize()
         return time.perf_counter() - begun
 
     def begins(self, limits: Sequence[float]) -> list[float]:

@@ -151,6 +151,10 @@ class Watch:
         """Write what was tried by usefulness, and how each class does, to progress.jsonl."""
         storage.append(self.run / "progress.jsonl", json.dumps({"stage": "selection", **line}) + "\n")
 
+    def continued(self, **how: Any) -> None:
+        """Write down in progress.jsonl that a fit was continued, and how: on another device or other threads it is not exact bit for bit."""
+        storage.append(self.run / "progress.jsonl", json.dumps({"stage": "continued", **how}) + "\n")
+
 
 class Mute(Watch):
     """Says and writes nothing: for the processes that train along with the first one."""
@@ -158,6 +162,9 @@ class Mute(Watch):
     def _report(self, stage: str, images_seen: int) -> None:
         self.last = {name: float(total) / self._steps for name, total in self._sums.items()}
         self._sums, self._steps, self._images, self._since = {}, 0, 0, time.monotonic()
+
+    def continued(self, **how: Any) -> None:
+        """Write nothing."""
 
     def grid(self, family: Family, state: State, images_seen: int, device: str) -> Path:
         """Draw nothing."""
