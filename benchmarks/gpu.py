@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import platform
+import statistics
 import time
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,10 @@ import torch
 
 SIDE = 8192
 JUDGE = quality.Bar("", None, 1, 2500, 128)
+SEEDS = 16
+"""steps over which operations are counted: some of a GAN's have a penalty"""
+LONGEST, AFTER = 500, 110
+"""seconds of everything, and those that a family takes beyond its fit: one that would not end in time is left out"""
 
 
 def ceiling(device: str, side: int) -> float:
@@ -62,8 +68,26 @@ def operations(run: Path) -> tuple[str, float]:
         stage.build(state)
     images, labels = torch.zeros(batch, *card["shape"]), torch.arange(batch) % len(card["classes"])
     with FlopCounterMode(display=False) as counter:
-        stages[longest].step(state, images, labels, 0.5)
-    return stages[longest].name, counter.get_total_flops() / batch
+        for seed in range(SEEDS):
+            torch.manual_seed(seed)
+            stages[longest].step(state, images, labels, 0.5)
+    return stages[longest].name, counter.get_total_flops() / batch / SEEDS
+
+
+def shown(run: Path, stage: str) -> float:
+    """Return the images a second that a stage was trained with, the median of its reports but the first."""
+    lines = [json.loads(line) for line in (run / "progress.jsonl").read_text(encoding="utf-8").splitlines()]
+    rates = [line["images_per_second"] for line in lines if line["stage"] == stage and "losses" in line]
+    return statistics.median(rates[1:] or rates)
+
+
+def weights(run: Path) -> int:
+    """Return the numbers of all nets that a run trained, as its last checkpoint has them."""
+    from safetensors import safe_open
+
+    newest = max((run / "checkpoints").glob("*/weights.safetensors"))
+    with safe_open(newest, "np") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys() if name.startswith("net/"))  # noqa: SIM118 (no mapping)
 
 
 def measured(asked: argparse.Namespace, family: str, device: str, most: float) -> dict[str, Any]:
@@ -74,7 +98,7 @@ def measured(asked: argparse.Namespace, family: str, device: str, most: float) -
     fitted = journey.datagen("fit", str(asked.folder / "cifar10_jpg"), "--out", str(run), "--family", family, "--budget", budget, "--device", device)
     plan = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
     stage, each_image = operations(run)
-    rate = max(plan["rates"][stage].values())
+    rate = shown(run, stage)
     train, test = quality.real_images(asked.folder, "cifar10_jpg", tuple(fitted["shape"]))
     each = asked.per_class or len(train[1]) // len(fitted["classes"])
     made = journey.datagen("synthesize", str(run), "--per-class", str(each), "--out", str(shards), "--device", device)
@@ -84,13 +108,7 @@ def measured(asked: argparse.Namespace, family: str, device: str, most: float) -
     settings = plan["settings"]
     found = {"family": family, "minutes": asked.minutes, "precision": settings["precision"], "shown": fitted["images"], "train_rate": round(rate)}
     found |= {"ceiling": round(rate * each_image / most, 3), "sample_rate": round(made["images_per_second"]), "synthetic": round(right, 4)}
-    return found | {"parameters": sum(t.numel() for t in _weights(run))}
-
-
-def _weights(run: Path) -> list[torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return list(load_file(run / "generator/weights.safetensors").values())
+    return found | {"parameters": weights(run)}
 
 
 def main() -> None:
@@ -102,22 +120,32 @@ def main() -> None:
     parser.add_argument("--per-class", type=int, help="synthetic images a class; as many as real ones by default")
     parser.add_argument("--steps", type=int, default=JUDGE.steps, help=f"of the judge, each of {JUDGE.batch} images (default {JUDGE.steps})")
     parser.add_argument("--side", type=int, default=SIDE, help=f"of the squares whose product is the ceiling (default {SIDE})")
+    parser.add_argument("--all", action="store_true", help="measure every family, however long it takes")
     parser.add_argument("--out", type=Path, help="write the table here")
     asked = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     name = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
     most = ceiling(device, asked.side)
     lines = [f"# Generators on {name}", "", f"{time.strftime('%Y-%m-%d')}, cifar10_jpg; bf16 matrix product of {asked.side:,}: {most / 1e12:,.2f} TFLOP/s."]
-    lines += ["", "| family | fit | precision | images shown | training images/s | of the ceiling | sampling images/s | synthetic only, % |", "|" + "---|" * 8]
+    heads = ["family", "fit", "parameters", "precision", "images shown", "training images/s", "of the ceiling", "sampling images/s", "synthetic only, %"]
+    lines += ["", f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    quality.real_images(asked.folder, "cifar10_jpg", (3, 32, 32))
+    begun = time.monotonic()
     for family in asked.families:
-        row = measured(asked, family, device, most)
+        if time.monotonic() - begun + 60 * asked.minutes + AFTER > LONGEST and not asked.all:
+            print(f"{family} left out: it would not end within {LONGEST} seconds (--all measures it)", flush=True)
+            continue
+        try:
+            row = measured(asked, family, device, most)
+        except SystemExit as error:
+            print(f"{family}: {error}", flush=True)
+            continue
         print(json.dumps(row), flush=True)
         numbers = [f"{row['shown']:,}", f"{row['train_rate']:,}", f"{100 * row['ceiling']:.1f} %", f"{row['sample_rate']:,}", f"{100 * row['synthetic']:.1f}"]
-        lines.append(f"| {family} | {asked.minutes:g} min | {row['precision']} | " + " | ".join(numbers) + " |")
-    text = "\n".join(lines) + "\n"
-    print(text)
-    if asked.out:
-        asked.out.write_text(text, encoding="utf-8")
+        lines.append(f"| {family} | {asked.minutes:g} min | {row['parameters']:,} | {row['precision']} | " + " | ".join(numbers) + " |")
+        if asked.out:
+            asked.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

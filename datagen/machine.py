@@ -90,7 +90,8 @@ def keep_memory() -> None:
 
 def cache_folder() -> Path:
     """Return the folder of everything that can be made anew: $DATAGEN_CACHE, else the user's own cache folder."""
+    if given := os.environ.get("DATAGEN_CACHE"):
+        return Path(given)
     import platformdirs
 
-    given = os.environ.get("DATAGEN_CACHE")
-    return Path(given) if given else Path(platformdirs.user_cache_dir("datagen", appauthor=False))
+    return Path(platformdirs.user_cache_dir("datagen", appauthor=False))

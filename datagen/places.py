@@ -67,6 +67,17 @@ class Place(Protocol):
         """Return the free bytes and files, very large numbers where there is no limit."""
 
 
+def outside(target: str | Path, *read: str | Path | None, option: str = "--out") -> None:
+    """Raise OutputError where what is to be written is, or lies inside, something of the user's that is read; URLs and None are passed over."""
+    here = Path(target).resolve()
+    for source in read:
+        if source is None or is_url(str(source)):
+            continue
+        there = Path(source).resolve()
+        if here == there or there in here.parents:
+            raise OutputError(f"lies inside {source}, which is read and never written to", where=target, hint=f"give another {option}")
+
+
 class Folder:
     """A local folder as a Place."""
 

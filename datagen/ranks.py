@@ -56,10 +56,16 @@ def group(device: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
     """Turn what a process that waits for others hears when one of them has ended into Stopped: that one has said why."""
+    import torch
+
     try:
         yield
+    except torch.cuda.OutOfMemoryError:
+        raise
     except RuntimeError as error:
-        raise Stopped("another of the processes that train together has ended", hint="its own message says why; the same command continues") from error
+        said = (str(error).strip().splitlines() or [""])[0][:200]
+        hint = "its own message says why; the same command continues"
+        raise Stopped(f"another of the processes that train together seems to have ended ({said})", hint=hint) from error
 
 
 def barrier() -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datagen.errors import ResourceError, UsageError, nearest
+from datagen.errors import DatagenError, ResourceError, UsageError, nearest
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,12 @@ def _from_file(kind: str, name: str) -> Any:
         sys.modules[module_name] = module
         try:
             spec.loader.exec_module(module)
-        except BaseException:
+        except BaseException as error:
             del sys.modules[module_name]
-            raise
+            if not isinstance(error, Exception) or isinstance(error, DatagenError):
+                raise
+            line = f"line {error.lineno}: " if isinstance(error, SyntaxError) else ""
+            raise UsageError(f"cannot be imported: {line}{type(error).__name__}: {error}", where=path, hint="--debug shows where") from error
     if not hasattr(sys.modules[module_name], attribute):
         raise UsageError(f"has no class {attribute!r}", where=path)
     return getattr(sys.modules[module_name], attribute)

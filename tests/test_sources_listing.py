@@ -141,7 +141,7 @@ def test_special_files_and_links_out_are_problems_and_loops_end(tmp_path: Path) 
         os.chdir(root / "a")
         server.bind("socket.png")
     os.chdir(tmp_path)
-    links = {"a/out.png": secret / "secret.png", "c": secret / "deep", "a/none.png": "nowhere", "a/device.png": "/dev/zero", "b/self": "self"}
+    links = {"a/out.png": secret / "secret.png", "a/c": secret / "deep", "a/none.png": "nowhere", "a/device.png": "/dev/zero", "b/self": "self"}
     for name, target in links.items():
         (root / name).symlink_to(target)
     (root / "b/loop").symlink_to(root)

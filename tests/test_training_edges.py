@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from test_training import poisoning, quick_fit
+from test_training_lost import BATCH, job
 from torch import nn
 
 from datagen import ranks, recipe
@@ -27,6 +28,8 @@ from datagen.generators.descent import adam, descend
 from datagen.generators.prior import LocalGaussians
 from datagen.generators.vae import VAE
 from datagen.progress import Progress
+from datagen.recogniser import timing as recogniser_timing
+from datagen.recogniser.fit import Settings
 from datagen.records import Recipe
 from datagen.training import finish, health, loop, plan, selection
 from datagen.training.run import stopping
@@ -236,3 +239,67 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(ResourceError, match="process 3 of this machine has no GPU, there are 2"), ranks.group("cuda"):
         pass
+
+
+def careful(state: State, images: torch.Tensor, labels: torch.Tensor, done: float) -> dict[str, torch.Tensor]:
+    """Step as the built-in families do."""
+    return {"squares": descend(state.optimizers["painter"], (state.modules["painter"](labels) - images.flatten(1)).square().mean())}
+
+
+def test_a_bad_step_on_a_gpu_does_not_stop_what_follows(tmp_path: Path) -> None:
+    """A job that believes its nets to be on a GPU: nobody waits for the losses, averages go on, and the report after the next is of numbers again."""
+    made = job(tmp_path)
+    made.stages = [dataclasses.replace(made.stages[0], step=careful)]
+    loop.build(made, 0)
+    loop._prepare(made, made.stages[0])
+    plain, poisoned = made.batches.images, {2}
+
+    def images(rows: np.ndarray, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+        pictures, labels = plain(rows)
+        return pictures * (float("nan") if made.step in poisoned else 1.0), labels  # type: ignore[attr-defined]
+
+    made.batches.images, made.device = images, "cuda"  # type: ignore[method-assign]
+    for step in range(8):
+        made.step = step  # type: ignore[attr-defined]
+        before = [tensor.clone() for average in made.averages.values() for tensor in average.target]
+        loop._one_step(made, 0, step * BATCH)
+        made.watch._report("mine", step)
+        after = [tensor for average in made.averages.values() for tensor in average.target]
+        assert step in poisoned or not all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+        assert all(torch.isfinite(tensor).all() for tensor in after)
+        assert not loop._agreed(made, step, 0)
+    assert all(np.isfinite(value) for value in made.watch.last.values()) and int(made.longest) == 1
+
+
+def test_an_optimiser_passes_over_a_step_that_it_is_told_to() -> None:
+    weights = [torch.ones(3, requires_grad=True)]
+    optimizer = torch.optim.AdamW(weights, lr=0.1, fused=True)
+    weights[0].grad = torch.full((3,), float("nan"))
+    optimizer.found_inf = torch.ones(())  # type: ignore[attr-defined]
+    optimizer.step()
+    assert weights[0].tolist() == [1, 1, 1]
+    weights[0].grad, optimizer.found_inf = torch.ones(3), torch.zeros(())  # type: ignore[attr-defined]
+    optimizer.step()
+    assert (weights[0] < 1).all()
+
+
+def test_images_that_stay_on_a_gpu_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = batches_of((3, 6, 6), 5)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1 << 30, 1 << 30))
+    pixels, labels = shown._on("cpu")
+    rows = shown.chosen(3, 8)
+    assert torch.equal(pixels[torch.from_numpy(shown.place[rows])].float().div(127.5).sub(1), shown.images(rows)[0])
+    assert torch.equal(labels[torch.from_numpy(rows)], shown.images(rows)[1])
+    small = batches_of((3, 6, 6), 5)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1000, 1000))
+    assert small._on("cpu") is None
+
+
+def test_less_is_kept_back_where_choosing_takes_less() -> None:
+    fast = recogniser_timing.Timed(Settings(), 1, 50_000.0, {})
+    wanted = recipe.gather(None, [], device="cpu", budget="10m")
+    assert plan._kept_back(wanted, fast, 20_000.0) == plan.SELECTION
+    gpu = wanted.changed("test", device="cuda")
+    assert 0.02 < plan._kept_back(gpu, fast, 20_000.0) < 0.1
+    assert plan._kept_back(gpu, None, 20_000.0) == plan.SELECTION
+    assert plan._selection(gpu, fast, 0, 20_000.0)["trains_in"] == "fp32"

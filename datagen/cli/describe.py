@@ -14,7 +14,7 @@ from datagen import storage
 from datagen.cli.options import Asked, Outcome, Verb
 from datagen.cli.show import quoted, rows
 from datagen.errors import ArtefactError, InputError, UsageError, printable
-from datagen.places import is_url
+from datagen.places import is_url, outside
 from datagen.progress import Progress
 from datagen.records import READ, Recipe
 
@@ -76,6 +76,10 @@ def describe(
         raise UsageError("is for labelled folders", where="--page", hint=f"{path} holds a run or shards: --preview FILE.png shows their images")
     if expect is not None and not (verify and kind == "shards"):
         raise UsageError("is for shards, with --verify", where="--expect", hint="datagen describe SHARDS --verify --expect ID")
+    if kind == "folder":
+        for option, target in {"--preview": preview, "--page": page}.items():
+            if target is not None:
+                outside(target, path, option=option)
     recipe = Recipe(**settings)
     readers: dict[str, Callable[..., dict[str, Any]]] = {"run": _run, "shards": partial(_shards, expect=expect), "folder": partial(_folder, page=page)}
     where = path if is_url(path) else Path(path)

@@ -37,13 +37,14 @@ def _plan(asked: Asked, folder: str) -> Outcome:
     begun, recipe = time.monotonic(), asked.recipe
     data = scan.scan(folder, recipe, test=recipe.test, progress=asked.progress)
     wanted, sentence = shape.plan_shape(data, recipe)
-    train = split.split(data, holdout=recipe.holdout, key=seeds.digest(recipe.seed, "holdout").hex()).train
+    parts = split.split(data, holdout=recipe.holdout, key=seeds.digest(recipe.seed, "holdout").hex())
+    train = parts.train
     counts = plan.counts_of(data.labels[train], len(data.classes))
     pixels = cache.pixels(data, wanted, recipe, progress=asked.progress)
     batches = Batches(pixels, data.labels, train, balanced=recipe.sampling == "balanced", seed=recipe.seed)
     recipe, family = plan.suited(recipe, wanted, counts)
     ready = plan.complete(plan.prepare(recipe, family, wanted, counts), family, batches, begun=begun)
-    lines = plan.describe(ready, dict(zip(data.classes, counts, strict=True)), (*data.notes, sentence))
+    lines = plan.describe(ready, dict(zip(data.classes, counts, strict=True)), (*data.notes, *parts.notes, sentence))
     return Outcome({"settings": ready.recipe.settings(), "origins": dict(ready.recipe.origins), "plan": lines}, "\n".join(lines))
 
 

@@ -57,23 +57,19 @@ def _grid(found: dict[int, list[np.ndarray]]) -> np.ndarray:
 
 
 def _of_shards(path: str | Path) -> np.ndarray:
-    import io
-
-    import numpy as np
-    from PIL import Image
-
     from datagen.reading.manifest import open_set
+    from datagen.reading.shards import decoded, whole
 
     opened = open_set(path, allow_partial=True)
+    channels, height, width = opened.plan["shape"]
     wanted = set(_chosen(opened.classes))
     found: dict[int, list[np.ndarray]] = defaultdict(list)
     for note in opened.notes:
-        with opened.place.fetched(note.file) as file:
+        with whole(opened, note) as file:
             chosen = [(image, label) for rows in opened.format.read(file) for image, label in zip(rows.images, rows.labels.tolist(), strict=True)]
         for image, label in chosen:
             if label in wanted and len(found[label]) < EACH:
-                pixels = np.asarray(Image.open(io.BytesIO(image)))
-                found[label].append(pixels if pixels.ndim == 3 else pixels[..., None])
+                found[label].append(decoded([image], (height, width, channels), note.file)[0])
         if all(len(found[label]) == EACH for label in wanted):
             break
     if not found:

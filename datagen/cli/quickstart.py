@@ -18,6 +18,8 @@ from datagen.progress import Progress
 from datagen.records import ANY
 
 PER_CLASS = 1000
+MARK = ".quickstart"
+"""a file that says whose folder this is"""
 TEST_KEY = "quickstart test half"
 
 
@@ -66,9 +68,12 @@ def run(asked: Asked, out: Annotated[str, typer.Option("--out", metavar="DIR", h
     ]
     if asked.dry_run:
         return Outcome({"plan": steps}, "\n".join(steps))
-    if root.exists() and any(root.iterdir()) and not data.exists():
+    if root.exists() and not root.is_dir():
+        raise OutputError("is a file", where=out, hint="give another --out")
+    if root.exists() and any(root.iterdir()) and not (root / MARK).is_file() and not (fitted / "recipe.json").is_file():
         raise OutputError("is not empty", where=out, hint="give another --out")
     storage.make_folder(root)
+    storage.replace(root / MARK, b"what datagen quickstart made is here\n")
     write_digits(data, progress)
     calls: list[Callable[[], dict[str, Any]]] = [
         lambda: fit(data, fitted, asked.recipe, progress=progress),

@@ -59,10 +59,13 @@ class Asked:
         return value | {"shards": {path: hashlib.sha256(content).hexdigest() if content else None for path, content in manifests.items()}}
 
     def listed(self) -> str:
-        """Return 64 hex digits decided by names, sizes and times of all files that are read, but those that a manifest names."""
-        found = storage.read_json(Path(self.run) / "data.json", limit=1 << 28) if self.run and (Path(self.run) / "data.json").is_file() else {}
-        known = [str(path) for path in (*self.shards, self.real, self.test, found.get("source"), found.get("test")) if path]
-        return seeds.digest(*(line for path in known if not is_url(path) for line in _files(Path(path)))).hex()
+        """Return 64 hex digits decided by names, sizes and times of the files that are read: of folders all below, of a table the table, of shards none.
+
+        Shards' manifests decide them, and `written` has their hashes.
+        """
+        shards = [path for path in self.shards if not is_url(path) and not (Path(path) / MANIFEST).is_file()]
+        known = [Path(path).absolute() for path in (*shards, self.real, self.test, *sources(self)) if path]
+        return seeds.digest(*(line for path in known for line in _files(path))).hex()
 
     def named(self) -> dict[str, str]:
         """Return the sets' paths by a short name each: the folder's, changed where several have the same or the real images' sets are named so."""
@@ -73,6 +76,13 @@ class Asked:
             name = next(name for name in itertools.chain([own], (f"{own}#{number}" for number in itertools.count(2))) if name not in found)
             found[name] = path
         return found
+
+
+def sources(asked: Asked) -> tuple[str | None, str | None]:
+    """Return the real images that a run was fitted to, and its test images; None where there is no run or it has none."""
+    file = Path(asked.run) / "data.json" if asked.run else None
+    found = storage.read_json(file, limit=1 << 28) if file is not None and file.is_file() else {}
+    return (found.get("source"), found.get("test")) if isinstance(found, dict) else (None, None)
 
 
 @dataclass(frozen=True)
@@ -142,7 +152,7 @@ def gather(asked: Asked, recipe: Recipe, *, progress: Progress, report: Path | N
     made = {name: load(path) for name, path in asked.named().items()}
     height, width, channels = _common_shape(made, asked)
     dataset = scan.scan(source, reading, test=test, progress=progress, report=report)
-    if stored is not None and stored.get("fingerprint") != dataset.fingerprint:
+    if stored is not None and stored["fingerprint"] not in (None, dataset.fingerprint):
         raise InputError("the images changed since the run was fitted", where=source, hint="restore them, or give --real and --test")
     parts = split.split(dataset, holdout=reading.holdout, key=stored["key"] if stored else seeds.digest(recipe.seed, "holdout").hex())
     for name, loaded in made.items():
@@ -166,16 +176,17 @@ def gather(asked: Asked, recipe: Recipe, *, progress: Progress, report: Path | N
     wanted = not recipe.quick and recipe.train_command is None
     native = None if not wanted else _native(dataset, (channels, height, width), reading, (rows, parts.test), progress)
     notes = (*dataset.notes, *parts.notes, *_too_few(unseen.labels, dataset.classes))
+    if asked.run is None and not dataset.test.any():
+        progress.warn("the unseen images are held out of --real here: a generator that was fitted to that folder has seen them; --run RUN takes its own")
     return Inputs(real, synthetic, unseen, np.isin(rows, parts.select), native, dataset.classes, described, notes)
 
 
 def _files(path: Path) -> Iterator[str]:
-    """Yield name, size and time of a file, or of all files below a folder; of shards nothing, since their manifest decides them."""
-    if not (path / MANIFEST).is_file():
-        below = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
-        for file in sorted(below) if path.is_dir() else [path] * path.is_file():
-            found = os.lstat(file)
-            yield f"{file}\0{found.st_size}\0{found.st_mtime_ns}"
+    """Yield name, size and time of a file, or of all files below a folder."""
+    below = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
+    for file in sorted(below) if path.is_dir() else [path] * path.is_file():
+        found = os.lstat(file)
+        yield f"{file}\0{found.st_size}\0{found.st_mtime_ns}"
 
 
 def _common_shape(made: Mapping[str, Loaded], asked: Asked) -> tuple[int, int, int]:
@@ -231,12 +242,14 @@ def _where(asked: Asked, recipe: Recipe) -> tuple[str, str | None, Recipe, dict[
         if asked.real is None:
             raise UsageError("no real images are given", where="--real", hint="--real FOLDER with --test FOLDER, or --run RUN")
         return asked.real, asked.test or recipe.test, recipe, None
-    if asked.real is not None or asked.test is not None:
-        raise UsageError("--run already says which real images; --real and --test contradict it", where="--run", hint="give one or the other")
     stored = storage.read_json(Path(asked.run) / "data.json", limit=1 << 28)
     try:
+        lacking = asked.test is not None and stored.get("split", {}).get("test") == 0
+        if asked.real is not None or (asked.test is not None and not lacking):
+            raise UsageError("--run already says which real images; --real and --test contradict it", where="--run", hint="give one or the other")
         reading = recipe.changed("run", **stored["settings"])
-        return str(stored["source"]), stored["test"], reading, {"key": stored["key"], "fingerprint": stored["fingerprint"]}
+        known = {"key": stored["key"], "fingerprint": None if lacking else stored["fingerprint"]}
+        return str(stored["source"]), asked.test if lacking else stored["test"], reading, known
     except (KeyError, TypeError, ValueError) as error:
         raise InputError("does not say which images the run was fitted to", where=Path(asked.run) / "data.json", hint="give --real and --test") from error
 

@@ -116,7 +116,7 @@ class Plan:
         threads = f"{self.threads} thread{'s' if self.threads > 1 else ''}" + (f", {self.lanes} trainings side by side" if self.lanes > 1 else "")
         if self.command:
             many = f"{self.repeats} repeat{'s' if self.repeats > 1 else ''} (--repeats)"
-            return [f"every arm trains by --train-command, {many} of each: {self.runs:.0f} runs of it, one after the other"]
+            return [f"every arm trains by --train-command, {many} of each: {self.runs - 1:.0f} runs of it, one after the other"]
         lines = [
             f"recogniser {s.recogniser} (--recogniser), {s.steps:,} steps (--steps; {why}) of {s.batch} images (--judge-batch), "
             f"{self.repeats} repeat{'s' if self.repeats > 1 else ''} (--repeats) of each arm",
@@ -124,7 +124,8 @@ class Plan:
             f"about {span(self.seconds)} for everything",
         ]
         if recipe.quick:
-            lines.append("--quick: one repeat and a fifth of the steps, nothing is chosen on validation, no learning curve; small differences cannot be told")
+            many = f"{self.repeats} repeat{'s' if self.repeats > 1 else ''}"
+            lines.append(f"--quick: {many} and a fifth of the steps, nothing is chosen on validation, no learning curve; small differences cannot be told")
         return lines
 
 

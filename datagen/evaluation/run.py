@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from datagen.evaluation.kept import Kept
 from datagen.evaluation.plan import Plan
 from datagen.evaluation.report import page, schema, text
 from datagen.evaluation.report.schema import Measured
+from datagen.places import outside
 from datagen.progress import Progress, span
 from datagen.recogniser import nets, pretrained
 from datagen.recogniser.fit import Settings
@@ -40,7 +42,9 @@ OURS = {
     "status.json",
     "arms",
     ".lock",
+    holding.NAME,
 }
+FAULT = "datagen-error-"
 FREE = ("threads", "device", "verify_data", "fail_under")
 """settings that may differ when an evaluation is continued"""
 LOOKED_AT = ("listed", "own")
@@ -60,6 +64,7 @@ class Job:
     progress: Progress
     begun: float
 
+    @functools.cached_property
     def written(self) -> dict[str, Any]:
         """Return what was asked as JSON; a folder is continued only where it is equal, but for what is `LOOKED_AT`."""
         settings = {k: v for k, v in self.recipe.settings(ANY, READ, JUDGE).items() if k not in FREE}
@@ -133,6 +138,8 @@ def evaluate(
 
 def _check_settings(recipe: Recipe) -> None:
     outcome.bar(recipe.fail_under)
+    if recipe.features is not None:
+        nets.function(recipe.features)
     if recipe.train_command is not None:
         command.parse(recipe.train_command)
         if recipe.focus is not None:
@@ -152,11 +159,8 @@ def _several(shards: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
 def _check_out(out: Path, asked: Asked) -> None:
     if out.exists() and not out.is_dir():
         raise OutputError("is a file", where=out, hint="give another --out")
-    for source in filter(None, (*asked.shards, asked.real, asked.test, asked.run)):
-        inside, here = Path(source).resolve(), out.resolve()
-        if here == inside or inside in here.parents:
-            raise OutputError(f"lies inside {source}, which is never written to", where=out, hint="give another --out")
-    if out.is_dir() and (names := {p.name for p in out.iterdir() if not p.name.startswith(storage.TEMPORARY)}) and not names & OURS:
+    outside(out, *asked.shards, asked.real, asked.test, asked.run, *inputs.sources(asked))
+    if out.is_dir() and not (out / PLAN).is_file() and {p.name for p in out.iterdir() if not p.name.startswith((storage.TEMPORARY, FAULT))} - OURS:
         raise OutputError("is not empty and not a report", where=out, hint="give another --out")
 
 
@@ -168,8 +172,10 @@ def _known(job: Job) -> tuple[dict[str, Any] | None, bool]:
     file = job.folder / PLAN
     if not file.is_file():
         return None, False
-    known, asked = storage.read_json(file), job.written()
-    if not isinstance(known, dict) or not isinstance(known.get("schema"), int) or known["schema"] > SCHEMA:
+    known, asked = storage.read_json(file), job.written
+    if not isinstance(known, dict) or not isinstance(known.get("asked"), dict) or not isinstance(known.get("plan"), dict):
+        raise OutputError("holds a plan.json that is none of a report", where=job.folder, hint="give another --out")
+    if not isinstance(known.get("schema"), int) or known["schema"] > SCHEMA:
         raise ArtefactError("was written by a newer datagen", where=file, hint="update datagen, or give another --out")
     before = known["asked"]
     if not isinstance(before.get("shards"), dict):
@@ -229,11 +235,12 @@ def _produce(job: Job, known: Mapping[str, Any] | None) -> dict[str, Any]:
     """Read the images, plan unless a plan is known, train, measure, and write what came out, the report last."""
     progress, folder = job.progress, job.folder
     storage.sweep(folder)
+    asked = job.written
     found = inputs.gather(job.asked, job.recipe, progress=progress, report=folder / "scan.json")
     found = found.nameless() if job.recipe.share else found
     planned = _planned(job, found) if known is None else plan.extended(plan.stored(known), job.recipe, _sizes(job, found))
     trial = _trial(job, found, planned)
-    storage.write_json(folder / PLAN, {"schema": SCHEMA, "asked": job.written(), "plan": planned.written()})
+    storage.write_json(folder / PLAN, {"schema": SCHEMA, "asked": asked, "plan": planned.written()})
     torch.set_num_threads(job.recipe.threads or planned.threads)
     for line in [*found.notes, _describe(found), *planned.describe(job.recipe)]:
         progress.say(line)

@@ -15,10 +15,10 @@ def adam(
 ) -> torch.optim.AdamW:
     """Return Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2), the recipe's learning rate unless `step` is given.
 
-    On a CPU it passes over each weight once, in place of once for each of its operations.
+    But on Apple's GPUs it passes over each weight once, in place of once for each of its operations.
     """
     rate = state.spec.recipe.learning_rate or 0.0 if step is None else step
-    return torch.optim.AdamW(weights, lr=rate, betas=betas, weight_decay=decay, fused=True if state.spec.recipe.device == "cpu" else None)
+    return torch.optim.AdamW(weights, lr=rate, betas=betas, weight_decay=decay, fused=True if state.spec.recipe.device in {"cpu", "cuda"} else None)
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> torch.Tensor:
@@ -26,7 +26,7 @@ def descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> torch.Tenso
 
     Gradients are those of the optimiser's weights alone, not of other nets that the loss went through; what follows in the same
     step sees the new weights, in bf16, too. Where several processes train together the gradients are averaged over them. On a GPU
-    nothing waits for the device: the step is taken with gradients of zero there.
+    nothing waits for the device: the optimiser itself passes over such a step there, or takes it with gradients of zero.
     """
     optimizer.zero_grad(set_to_none=True)
     own = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
@@ -39,6 +39,9 @@ def descend(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> torch.Tenso
     if loss.device.type == "cpu":
         if finite:
             optimizer.step()
+    elif optimizer.defaults.get("fused"):
+        optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        optimizer.step()
     else:
         for weight in weights:
             assert weight.grad is not None

@@ -62,9 +62,9 @@ class GAN:
     def plan(self, spec: Spec) -> Mapping[str, Any]:
         """Return settings for this shape; gamma grows with the number of pixels."""
         pixels = spec.shape[1] * spec.shape[2]
-        wide = 64 if spec.recipe.device == "cuda" else 32
+        wide, batch = (96, 64) if spec.recipe.device == "cuda" else (32, 32)
         return {
-            "batch": 32,
+            "batch": batch,
             "learning_rate": 5e-4,
             "width": wide,
             "latent": 64,

@@ -101,7 +101,7 @@ class VAE:
         """Return batch, learning rate, width, latent size and beta for this shape."""
         pixels = spec.shape[0] * spec.shape[1] * spec.shape[2]
         latent = 16 if pixels <= 300 else 48 if pixels <= 1600 else 96 if pixels <= 6400 else 160
-        wide = 64 if spec.recipe.device == "cuda" else 32
+        wide = 96 if spec.recipe.device == "cuda" else 32
         batch = 128 if pixels <= 300 or spec.recipe.device == "cuda" else 64
         return {
             "batch": batch,

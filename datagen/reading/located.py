@@ -22,7 +22,9 @@ from datagen.reading.remote import CACHE_BYTES, Remote
 from datagen.reading.verify import damage
 from datagen.records import ShardNote
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif"}
+SUFFIXES = {f".{name}" for name in ["png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm"]}
+TRAINING = {"train", "training"}
+"""what the part to train on is called, in any case"""
 IMAGES, INDEX, PACK = "images.bin", "index.bin", 2
 """files of an unpacked set, and the number of their layout"""
 PATIENCE = 3600.0
@@ -125,7 +127,8 @@ def _undamaged(found: ShardSet) -> tuple[ShardSet, dict[str, int]]:
 
 
 def _class_folders(path: Path) -> Located:
-    root = next((path / inner for inner in ("train", "data/train") if _has_folders(path / inner)), path)
+    parts = [entry for where in (path, path / "data") if where.is_dir() for entry in sorted(where.iterdir()) if entry.name.casefold() in TRAINING]
+    root = next((entry for entry in parts if _has_folders(entry)), path)
     classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith((".", "__")))
     names, labels = [], []
     for label, name in enumerate(classes):

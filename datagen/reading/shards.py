@@ -267,7 +267,11 @@ def _load_set(found: ShardSet, verify: bool, limit: int | None) -> Loaded:
                 names += _names(found, note.file, rows, row, keep)
                 soft += [] if rows.probabilities is None else [rows.probabilities[keep]]
                 row += len(rows.labels)
-    images, numbers = np.concatenate(parts), np.concatenate(labels)
+    numbers = np.concatenate(labels)
+    images = np.empty((len(numbers), *shape), np.uint8)
+    for place in np.cumsum([0, *map(len, labels)])[:-1].tolist():
+        part = parts.pop(0)
+        images[place : place + len(part)] = part
     if numbers.max(initial=0) >= len(found.classes):
         raise ArtefactError("has labels that are no class", where=str(found.place))
     probabilities = np.concatenate(soft)[:limit] if soft and sum(map(len, soft)) == len(images) else None

@@ -172,8 +172,10 @@ class Source:
         """Return the next images uint8 [count, H, W, C] and labels int64 [count] (or probabilities [count, classes]) on the device."""
         rows = np.fromiter(self._order, np.int64, count)
         index = torch.from_numpy(rows)
-        pixels = torch.from_numpy(self.images[rows]).to(self.device) if self.resident is None else self.resident[index.to(self.device)]
-        return pixels, self.labels[index].to(self.device)
+        labels = self.labels[index].to(self.device, non_blocking=True)
+        if self.resident is not None:
+            return self.resident[index.to(self.device, non_blocking=True)], labels
+        return torch.from_numpy(self.images[rows]).to(self.device, non_blocking=True), labels
 
 
 _DRAWING = threading.RLock()

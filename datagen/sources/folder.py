@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -17,15 +18,21 @@ _DESKTOPS = ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$
 _JUNK = frozenset((*_DESKTOPS, ".ipynb_checkpoints", ".git", ".svn", ".hg", ".cache", ".thumbnails", ".datagen"))
 _JUNK_BEGINNINGS = ("._", ".trash", ".tmp-", ".nfs")
 
+NAMES = 10_000
+
 
 @dataclass
 class Tree:
-    """Everything below a folder: files and folders relative to it in code-point order, problems, and how many names were ignored."""
+    """Everything below a folder: files and folders relative to it in code-point order, problems, and how many names were ignored.
+
+    `outside` are the links to folders of images elsewhere, which are problems, too.
+    """
 
     root: str
     files: list[str] = field(default_factory=list)
     folders: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
     ignored: int = 0
     links: list[str] = field(default_factory=list)
     seen: set[tuple[int, int]] = field(default_factory=set)
@@ -134,6 +141,8 @@ def _follow(tree: Tree) -> None:
             tree.problems.append(problem(name, f"is a link that cannot be followed ({error.strerror})", "remove it"))
             continue
         if not inside(os.path.realpath(path), tree.root):
+            if stat.S_ISDIR(status.st_mode) and _holds_images(path):
+                tree.outside.append(name)
             tree.problems.append(problem(name, "is a link that leads out of the folder", "copy what it points to into the folder"))
         elif stat.S_ISDIR(status.st_mode):
             before = len(tree.files)
@@ -145,6 +154,12 @@ def _follow(tree: Tree) -> None:
             tree.files.append(name)
         else:
             tree.ignored += 1
+
+
+def _holds_images(path: str) -> bool:
+    """Whether a folder, or one below it, holds files that are called like images; so many names are looked at."""
+    names = itertools.islice((name for _, _, names in os.walk(path) for name in names), NAMES)
+    return any(map(looks_like_image, names))
 
 
 def _new(path: str, listed: set[tuple[int, int]]) -> bool:

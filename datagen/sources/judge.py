@@ -138,10 +138,11 @@ def _same_pixels(case: Case, *, drop: bool) -> None:
         if any(what):
             conflicts[what].append(alike)
         gone = alike if what[0] else [i for i in alike if not test[i]] if what[1] else []
+        first = {(names[i], test[i]): i for i in reversed(alike)}
         for i in gone:
-            other = next(j for j in alike if (names[j], test[j]) != (names[i], test[i]))
+            other = min(j for kind, j in first.items() if kind != (names[i], test[i]))
             case.leave_out(i, f"has the same pixels as {paths[other]}: {_KINDS[what]}", "remove the wrong one, or --on-conflict drop", CONFLICT)
-        left = [i for i in alike if i not in gone]
+        left = sorted(set(alike) - set(gone))
         for i in left[1:]:
             case.leave_out(i, f"has the same pixels as {paths[left[0]]}", "nothing: one of them is kept", DUPLICATE)
         repeated += len(left[1:])

@@ -28,6 +28,8 @@ def interpret(tree: Tree) -> Listing:
     ignored = tree.ignored + _put_aside(listing, loose)
     _refuse_without_classes(tree, tops, loose)
     parts = _parts(tree.root, tops)
+    classes = [name for name in tree.outside if (name.count("/") == 1 and name.split("/")[0] in parts if parts else "/" not in name)]
+    listing.errors += [_linked(tree, name) for name in classes]
     if not parts:
         _add_classes(listing, tops, test=False, depth=1)
     for top, part in parts.items():
@@ -40,6 +42,11 @@ def interpret(tree: Tree) -> Listing:
     return listing
 
 
+def _linked(tree: Tree, name: str) -> InputError:
+    what = f"{name!r} is a link to a folder outside, so that this class would be missing"
+    return InputError(what, where=tree.root, hint="copy that folder's images here, or put the folder and this one below one that you give")
+
+
 def _put_aside(listing: Listing, loose: Sequence[str]) -> int:
     images = [path for path in loose if looks_like_image(path)]
     listing.problems += [problem(p, "lies beside the class folders, so it has no label", "move it into a class folder") for p in images]
@@ -49,6 +56,8 @@ def _put_aside(listing: Listing, loose: Sequence[str]) -> int:
 def _refuse_without_classes(tree: Tree, tops: dict[str, list[str]], loose: Sequence[str]) -> None:
     if tops:
         return
+    if tree.outside:
+        raise _linked(tree, tree.outside[0])
     tables = [path for path in loose if path.lower().endswith((".csv", ".tsv"))]
     hint = f"give {tree.root}/{tables[0]} if it has the labels" if tables else "make one sub-folder a class, or give a CSV of path,label"
     raise InputError("has no sub-folders, so nothing says what is what" if loose else "is empty", where=tree.root, hint=hint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,6 +58,24 @@ class Listing:
         fields = {"paths": [self.paths[i] for i in kept], "names": [self.names[i] for i in kept], "test": [test] * len(kept), "groups": groups}
         fields["made"] = {place for place, i in enumerate(kept) if i in self.made}
         return Listing(**(self.__dict__ | fields))
+
+
+SPLITS = ("split", "set", "subset", "partition")
+"""columns of a table that say which part an image is of"""
+
+
+def parts_said(values: Sequence[str], listing: Listing, column: str) -> list[bool] | None:
+    """Return of the values of a column whether each says that its image is of the test part, and note how they were read; None where some say no part.
+
+    Test is the test part, val takes its place where it is missing and joins train where it is not.
+    """
+    parts = [part_of(value) for value in values]
+    held_back = "test" if "test" in parts else "val"
+    if None in parts or not {"train", held_back} <= set(parts):
+        listing.notes.append(f"the column {column!r} is not looked at: it does not say train and test (or val) of each image")
+        return None
+    listing.notes.append(f"the column {column!r} says which images are the {held_back} part; the others are the training images")
+    return [part == held_back for part in parts]
 
 
 def part_of(name: str) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from datagen.errors import InputError, nearest
 from datagen.sources import trust
-from datagen.sources.listing import Listing, part_of, problem
+from datagen.sources.listing import SPLITS, Listing, part_of, parts_said, problem
 
 ROW = re.compile(r"(.*\.parquet)#(\d+)", re.DOTALL | re.IGNORECASE)
 IMAGE_COLUMNS = ("image", "img", "picture")
@@ -103,7 +103,8 @@ def list_parquet(root: Path, files: Sequence[str], group: str | None) -> Listing
 
     Args:
         root: a Parquet file, or the folder that `files` are relative to.
-        files: in the order of reading; a file or folder name that begins with train, test or val says which part it is.
+        files: in the order of reading; a file or folder name that begins with train, test or val says which part it is, or else a column split,
+            set, subset or partition that says so of every row.
         group: a column's name, kept where there is one so called.
 
     Raises:
@@ -120,9 +121,25 @@ def list_parquet(root: Path, files: Sequence[str], group: str | None) -> Listing
             raise InputError("has other columns than the files before it", where=name, hint="give one kind of file at a time")
         listing.columns = columns.all
         _add_rows(listing, name, reader, columns, group, part == held_back and "train" in parts)
+    column = next((name for name in listing.columns if name.casefold() in SPLITS), None)
+    if column is not None and len(set(parts)) == 1 and (said := parts_said(_said(base, files, column, listing), listing, column)) is not None:
+        listing.test = said
     if "train" in parts and held_back in parts:
         listing.notes.append(f"the {held_back} files by name are the test part, the others the training images")
     return listing
+
+
+def _said(base: str, files: Sequence[str], column: str, listing: Listing) -> list[str]:
+    """Return what a column says of each listed row."""
+    import pyarrow
+
+    rows = {}
+    for name in files:
+        try:
+            rows[name] = opened(f"{base}/{name}").read(columns=[column]).column(column).to_pylist()
+        except (OSError, pyarrow.ArrowException) as error:
+            raise _damaged(name, error) from error
+    return [str(rows[name][int(row)]) for name, _, row in (path.rpartition("#") for path in listing.paths)]
 
 
 def _part(name: str) -> str:

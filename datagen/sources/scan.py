@@ -19,6 +19,9 @@ from datagen.sources.judge import Case
 from datagen.sources.listing import SKIP, Listing, list_source
 from datagen.sources.look import Looks, look
 
+TOLD = 20
+"""reasons that are said one by one where no report holds them"""
+
 
 def scan(
     source: str | os.PathLike[str],
@@ -56,6 +59,8 @@ def scan(
     if report is not None:
         _write_report(Path(report), case)
     if case.errors:
+        for error in case.errors[:TOLD] if report is None and len(case.errors) > 1 else ():
+            progress.warn(error.line())
         raise _together(case.errors, report)
     return _dataset(case, groups, roots)
 
@@ -121,6 +126,9 @@ def _groups(case: Case, recipe: Recipe) -> list[str] | None:
         hint = "a group is the first bracket of a regular expression on the path"
         hint = f"{nearest(wanted, listing.columns)} is a column; else {hint}" if listing.columns and listing.groups is None else hint
         case.errors.append(InputError(f"{wanted!r} gives no group for {len(without):,} images, first {without[0]}", where="--group", hint=hint))
+    elif len(set(groups)) == 1 < len(groups) and not any(listing.test) and recipe.holdout:
+        hint = "a group is the first bracket of a regular expression on the path, for example '(patient\\d+)_'"
+        case.errors.append(InputError(f"{wanted!r} gives all {len(groups):,} images one group, so that nothing could be held out", where="--group", hint=hint))
     return groups
 
 

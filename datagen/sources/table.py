@@ -13,7 +13,7 @@ from pathlib import Path
 from datagen.errors import InputError, nearest
 from datagen.sources import trust
 from datagen.sources.folder import inside
-from datagen.sources.listing import Listing
+from datagen.sources.listing import SPLITS, Listing, parts_said
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "image_file")
 LABEL_COLUMNS = ("label", "class", "class_name", "category", "target")
@@ -27,7 +27,8 @@ def list_csv(file: Path, group: str | None) -> Listing:
     """List the images of a CSV file with a header; paths are relative to its folder and stay inside it.
 
     Args:
-        file: comma, semicolon, tab or bar between fields; UTF-8, or UTF-16 with its mark.
+        file: comma, semicolon, tab or bar between fields; UTF-8, or UTF-16 with its mark. A column split, set, subset or partition
+            that says train and test (or val) of every line is heeded.
         group: a column's name, kept where there is one so called.
 
     Returns:
@@ -43,6 +44,8 @@ def list_csv(file: Path, group: str | None) -> Listing:
     group_column = header.index(group) if group in header else None
     base = os.path.realpath(file.parent)
     listing = Listing(str(file), base, columns=tuple(header), groups=None if group_column is None else [])
+    split_column = next((place for place, name in enumerate(header) if name.casefold() in SPLITS and place != label_column), None)
+    said: list[str] = []
     source_columns = [place for place, name in enumerate(header) if name.casefold() == trust.COLUMN]
     made: set[str] = set()
     known: dict[str, str] = {}
@@ -63,11 +66,13 @@ def list_csv(file: Path, group: str | None) -> Listing:
             elif len(known) > len(listing.paths):
                 listing.paths.append(path)
                 listing.names.append(label)
+                said.append("" if split_column is None else row[split_column].strip())
                 if listing.groups is not None and group_column is not None:
                     listing.groups.append(row[group_column])
     except csv.Error as error:
         raise InputError(f"line {rows.line_num} is no CSV ({error})", where=file, hint="check its quotes") from error
-    listing.test = [False] * len(listing.paths)
+    parts = None if split_column is None else parts_said(said, listing, header[split_column])
+    listing.test = parts or [False] * len(listing.paths)
     listing.made = {number for number, path in enumerate(listing.paths) if path in made}
     return listing
 

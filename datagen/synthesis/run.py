@@ -13,7 +13,7 @@ from typing import Any
 from datagen import machine, places, ranks, registry
 from datagen import recipe as recipes
 from datagen.contracts import Engine, Format
-from datagen.errors import DatagenError, OutputError
+from datagen.errors import DatagenError
 from datagen.formats import encode
 from datagen.places import Place
 from datagen.progress import Progress, span
@@ -126,7 +126,7 @@ def synthesize(
     progress = progress or Progress(quiet=True)
     progress.folder = None
     order = _order(str(run), places.at(out), recipe, progress)
-    _separate(str(run), order.out)
+    _separate(str(run), order)
     if only is not None:
         return again.make(order.maker(), order.tasks(), only, order.out)
     commit.refuse_strangers(order.out)
@@ -156,13 +156,10 @@ def _order(run: str, out: Place, recipe: Recipe, progress: Progress) -> Order:
     return Order(out, origin, plan, recipe.planned(workers=max(1, min(most, plan.shards))), format, engine, engine.rank())
 
 
-def _separate(run: str, out: Place) -> None:
-    """Raise OutputError where the shards would be written into the folder that is read."""
-    if run.startswith(RULE) or out.folder is None:
-        return
-    source, target = Path(run).resolve(), out.folder.resolve()
-    if target == source or source in target.parents:
-        raise OutputError("lies inside the run that is read", where=out, hint="give a folder outside of it to --out")
+def _separate(run: str, order: Order) -> None:
+    """Raise OutputError where the shards would be written into a folder that is read."""
+    if order.out.folder is not None:
+        places.outside(order.out.folder, None if run.startswith(RULE) else run, order.recipe.balance_with)
 
 
 def _planned(order: Order) -> dict[str, Any]:

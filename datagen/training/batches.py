@@ -32,6 +32,7 @@ class Batches:
     def __init__(self, pixels: np.ndarray, labels: np.ndarray, rows: np.ndarray, *, balanced: bool, seed: int) -> None:
         self.seed, self.pixels, self.labels = seed, pixels, labels
         self.place: np.ndarray | None = None
+        self._there: tuple[torch.Tensor, torch.Tensor] | tuple[()] | None = None
         present = np.unique(labels[rows])
         self.groups = [rows[labels[rows] == k] for k in present] if balanced else [rows]
         if len(rows) * int(np.prod(pixels.shape[1:])) <= KEPT_IN_MEMORY:
@@ -88,10 +89,20 @@ class Batches:
     def instead(self, rows: np.ndarray, inputs: torch.Tensor, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
         """Return what stands for the given training images, and labels int64 [N]; `inputs` [M, ...] are in the order of `walk`."""
         places, labels = torch.from_numpy(np.searchsorted(self.rows, rows)), torch.from_numpy(self.labels[rows])
-        return inputs[places].to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        return inputs[places.to(inputs.device, non_blocking=True)].to(device, non_blocking=True), labels.to(device, non_blocking=True)
+
+    def _on(self, device: str) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return all pixels and labels on a GPU, brought there once; None where they would take more than a third of its free memory."""
+        if self._there is None:
+            fit = self.pixels.nbytes <= torch.cuda.mem_get_info()[0] // 3
+            self._there = (torch.from_numpy(self.pixels).to(device), torch.from_numpy(self.labels).to(device)) if fit else ()
+        return self._there or None
 
     def images(self, rows: np.ndarray, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
         """Return float32 [N, C, H, W] in [-1, 1] and labels int64 [N] of the given rows on a device."""
+        if device == "cuda" and self.place is not None and (there := self._on(device)) is not None:
+            at = torch.from_numpy(np.stack([self.place[rows], rows])).to(device, non_blocking=True)
+            return there[0][at[0]].float().div_(127.5).sub_(1), there[1][at[1]]
         if self.place is not None:
             raw = torch.from_numpy(self.pixels[self.place[rows]])
         else:

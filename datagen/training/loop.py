@@ -212,7 +212,7 @@ def _prepare(job: Job, stage: Stage) -> None:
     if stage.inputs is not None:
         for net in job.state.modules.values():
             net.eval()
-        job.inputs = stage.inputs(job.state, lambda batch: job.batches.walk(batch, job.device))
+        job.inputs = stage.inputs(job.state, lambda batch: job.batches.walk(batch, job.device)).to(job.device)
 
 
 def _one_step(job: Job, index: int, images: int) -> None:
@@ -235,10 +235,12 @@ def _one_step(job: Job, index: int, images: int) -> None:
     before = [tensor.clone() for tensor in job.statistics]
     found = timing.step(stage, job.state, pictures, labels, done, precision=recipe.precision, layout=recipe.layout)
     _note(job, found)
-    if job.bad:
-        for now, then in zip(job.statistics, before, strict=True):
+    for now, then in zip(job.statistics, before, strict=True):
+        if job.in_a_row is not None:
+            now.copy_(torch.where(job.in_a_row.eq(0), now, then))
+        elif job.bad:
             now.copy_(then)
-    else:
+    if job.device != "cpu" or not job.bad:
         for average in job.averages.values():
             average.update(batch, images + batch)
         job.watch.step(stage.name, found, batch, sum(job.totals[:index]) + images + batch)
@@ -255,7 +257,8 @@ def _note(job: Job, found: Mapping[str, torch.Tensor]) -> None:
     if job.device == "cpu":
         job.bad = 0 if all(math.isfinite(float(value)) for value in found.values()) else job.bad + 1
         return
-    bad = ~torch.stack([torch.isfinite(value).all() for value in found.values()]).all()
+    device = max((value.device for value in found.values()), key=lambda device: device.type != "cpu")
+    bad = ~torch.stack([torch.isfinite(value).all().to(device) for value in found.values()]).all()
     job.in_a_row = bad.long() if job.in_a_row is None else (job.in_a_row + 1) * bad
     job.longest = job.in_a_row if job.longest is None else torch.maximum(job.longest, job.in_a_row)
     if not all(math.isfinite(value) for value in job.watch.last.values()):

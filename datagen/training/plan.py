@@ -93,7 +93,7 @@ def complete(spec: Spec, family: Family, batches: Batches, *, begun: float) -> P
     draws = {"precision": drawing.timed(family, state, recipe.device, spec.recipe.precision)}
     judge = _judge(recipe, spec, long)
     rates_now = [t.rates.get(timing.label(main.precision, main.layout, main.threads), t.rate) for t in timed]
-    totals, how = _totals(recipe, stages, rates_now, begun)
+    totals, how = _totals(recipe, stages, rates_now, begun, _kept_back(recipe, judge, main.rate))
     recipe = recipe.planned(
         images=sum(totals),
         checkpoint_every=_every(CHECKPOINT_SECONDS, main.rate, batch),
@@ -123,7 +123,7 @@ def _selection(recipe: Recipe, judge: recogniser_timing.Timed | None, seen: int,
     by_images = {**selection.planned(seen * SHOWN), "images": selection.drawn(seen * SHOWN)}
     if judge is None:
         return by_images | {"layout": Settings().layout}
-    layout = {"layout": judge.settings.layout}
+    layout = {"layout": judge.settings.layout, "trains_in": judge.settings.precision}
     if recipe.origins.get("images") not in {None, "default", "plan"}:
         return by_images | layout
     half = (recipe.budget or DEFAULT_SECONDS) * SELECTION / 2
@@ -154,13 +154,23 @@ def _every(seconds: float, rate: float, batch: int) -> int:
     return max(1, round(seconds * rate / batch)) * batch
 
 
-def _totals(recipe: Recipe, stages: Sequence[Stage], rates: Sequence[float], begun: float) -> tuple[tuple[int, ...], str]:
+def _kept_back(recipe: Recipe, judge: recogniser_timing.Timed | None, rate: float) -> float:
+    """Return the share of the budget that is kept back for choosing: less on a GPU where the most that is chosen by takes less."""
+    if judge is None or recipe.device == "cpu":
+        return SELECTION
+    chosen = _selection(recipe, judge, 0, rate)
+    trained = selection.runs(chosen["modes"]) * chosen["steps"] * selection.BATCH / judge.rate
+    drawn = chosen["images"] * selection.DRAWS * len(selection.SPREADS) / (3 * rate)
+    return min(SELECTION, 0.02 + 1.5 * (trained + drawn) / (recipe.budget or DEFAULT_SECONDS))
+
+
+def _totals(recipe: Recipe, stages: Sequence[Stage], rates: Sequence[float], begun: float, kept_back: float) -> tuple[tuple[int, ...], str]:
     if recipe.images is not None:
         wanted = [recipe.images * stage.share * stage.times for stage in stages]
         how = "{images:,} training images (--images), about {seconds}, until about {end}"
     else:
         budget = recipe.budget or DEFAULT_SECONDS
-        left = max(budget * (1 - AFTER_TRAINING - SELECTION) - (time.monotonic() - begun), 0.1 * budget)
+        left = max(budget * (1 - AFTER_TRAINING - kept_back) - (time.monotonic() - begun), 0.1 * budget)
         wanted = [left * stage.share * rate for stage, rate in zip(stages, rates, strict=True)]
         given = f"--budget {span(budget)}" if recipe.budget else f"{span(budget)} by default; --budget or --images change it"
         how = "{images:,} training images, about {seconds}, until about {end} (" + given + ")"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -59,7 +60,9 @@ class Proxy:
 
 
 def proxy(pixels: np.ndarray, labels: np.ndarray, train: np.ndarray, select: np.ndarray, *, classes: int, seed: int) -> Proxy | None:
-    """Return what asks, or None where the select part has fewer than 40 images; of more than 250 classes some are taken, at equal distances.
+    """Return what asks, or None where the select part has fewer than 40 images or scikit-learn is missing.
+
+    Of more than 250 classes some are taken, at equal distances.
 
     Args:
         pixels: uint8 [N, H, W, C], an array or memory map.
@@ -76,6 +79,8 @@ def proxy(pixels: np.ndarray, labels: np.ndarray, train: np.ndarray, select: np.
     select = select[np.isin(labels[select], shown)]
     asked = np.sort(seeds.stream(seed, "proxy", "select").permutation(select)[:ASKED])
     if len(asked) < FEWEST:
+        return None
+    if importlib.util.find_spec("sklearn") is None:
         return None
     bare = Proxy(np.repeat(shown, each), np.tile(np.arange(each), len(shown)), descriptors(pixels[asked], SIDE), labels[asked])
     return dataclasses.replace(bare, real=bare._right(pixels[rows]))

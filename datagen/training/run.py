@@ -16,6 +16,7 @@ from datagen import holding, machine, ranks, registry, storage
 from datagen import recipe as recipes
 from datagen.contracts import State
 from datagen.errors import ArtefactError, InputError, OutputError, Stopped, UsageError
+from datagen.places import outside
 from datagen.progress import Progress, span
 from datagen.records import ANY, FIT, NETS, READ, Recipe
 from datagen.training import loop, plan, real
@@ -26,6 +27,11 @@ from datagen.training.watch import Mute, Watch
 
 FREE = ("threads", "device", "verify_data")
 """settings that may differ when a fit is continued; progress.jsonl says with which it was"""
+
+
+BEGUN = {"data.json", "scan.json", "status.json", ".lock", holding.NAME}
+"""what a fit has written before recipe.json"""
+FAULT = "datagen-error-"
 
 
 class Fitted(dict[str, Any]):
@@ -57,7 +63,7 @@ def fit(source: str | Path, out: str | Path | None = None, recipe: Recipe | None
     out = Path(out) if out is not None else Path(f"{Path(source).stem}-run")
     device = machine.device(recipe.device, deterministic=recipe.deterministic)
     registry.load("families", recipe.family)
-    _check_out(out, source)
+    _check_out(out, source, recipe.test)
     with ranks.group(device), stopping() as stop:
         if ranks.rank():
             return _follow(source, out, recipe, stop=stop, begun=begun)
@@ -113,23 +119,29 @@ def _asked(recipe: Recipe) -> dict[str, Any]:
     return {k: v for k, v in recipe.settings(ANY, READ, FIT, NETS).items() if k not in FREE} | {"family_hash": registry.file_hash(recipe.family)}
 
 
-def _check_out(out: Path, source: str | Path) -> None:
+def _check_out(out: Path, source: str | Path, test: str | None) -> None:
     if out.exists() and not out.is_dir():
         raise OutputError("is a file", where=out, hint="give another --out")
     if not Path(source).exists():
         raise InputError("no such folder or file", where=source, hint="give a folder with one sub-folder a class, a CSV or Parquet")
-    inside, here = Path(source).resolve(), out.resolve()
-    if here == inside or inside in here.parents:
-        raise OutputError("lies inside the input folder, which is never written to", where=out, hint="give another --out")
-    ours = {"recipe.json", "data.json", "scan.json", "status.json", ".lock"}
-    if out.is_dir() and (names := {p.name for p in out.iterdir()}) and not names & ours:
-        raise OutputError("is not empty and not a run", where=out, hint="give another --out")
+    outside(out, source, test)
+    if out.is_dir() and not (out / "recipe.json").is_file():
+        names = {p.name for p in out.iterdir() if not p.name.startswith((storage.TEMPORARY, FAULT))}
+        if names - BEGUN or ("data.json" in names and "fingerprint" not in _mapping(out / "data.json")):
+            raise OutputError("is not empty and not a run", where=out, hint="give another --out")
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    value = storage.read_json(path)
+    return value if isinstance(value, dict) else {}
 
 
 def _known(out: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
     if not (out / "recipe.json").is_file():
         return None
-    known: dict[str, Any] = storage.read_json(out / "recipe.json")
+    known = _mapping(out / "recipe.json")
+    if not isinstance(known.get("asked"), dict):
+        raise OutputError("holds a recipe.json that is none of a run", where=out, hint="give another --out")
     if known.get("schema", 0) > 1:
         raise ArtefactError("was written by a newer datagen", where=out / "recipe.json", hint="update datagen")
     if changed := recipes.differences(known["asked"], asked):
@@ -156,7 +168,7 @@ def _job(images: real.Real, recipe: Recipe, watch: Watch, *, known: Mapping[str,
         what = f"a batch of {ready.recipe.batch} images cannot be shared by {ranks.count()} processes"
         raise UsageError(what, where="torchrun", hint="give a multiple with --set batch=…, into another --out")
     by_name = dict(zip(images.dataset.classes, counts, strict=True))
-    for line in plan.describe(ready, by_name, (*images.dataset.notes, images.sentence)):
+    for line in plan.describe(ready, by_name, (*images.dataset.notes, *images.parts.notes, images.sentence)):
         progress.say(line)
     torch.use_deterministic_algorithms(ready.recipe.deterministic)
     stages, state = list(family.stages(ready.spec)), State(ready.spec)
@@ -200,12 +212,14 @@ class Stopping:
 
     @contextlib.contextmanager
     def gentle(self) -> Iterator[None]:
-        """Within, the first signal is a request."""
+        """Within, the first signal is a request; one that nobody has heeded by the end raises Stopped there."""
         self._gentle = True
         try:
             yield
         finally:
             self._gentle = False
+        if self._asked:
+            raise Stopped(f"stopped by {signal.Signals(self._asked[0]).name}", hint="the same command continues")
 
     def note(self, number: int, frame: Any) -> None:
         """Take in a signal."""

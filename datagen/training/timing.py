@@ -135,7 +135,12 @@ def _hopeful(trials: Sequence[_Trial]) -> tuple[list[_Trial], dict[str, float]]:
 
 
 def _fastest(trials: Sequence[_Trial], known: dict[str, float], long: float) -> tuple[_Trial, dict[str, float]]:
-    """Return the setting that wins, and the images a second by name, those that are known already with them."""
+    """Return the setting that wins, and the images a second by name, those that are known already with them.
+
+    A GPU chooses and loads its kernels when a shape comes for the first time: a turn that does not count.
+    """
+    for trial in trials if trials[0].batch[0].device.type != "cpu" else ():
+        trial.turn()
     seconds = turns.taken([trial.turn for trial in trials], long=long)
     rates = {label(*trial.pair, trial.threads): len(trial.batch[0]) / statistics.median(each) for trial, each in zip(trials, seconds, strict=True)}
     return trials[turns.first(seconds, WORTH)], known | rates

@@ -45,7 +45,9 @@ def finding(context: Context, copies: np.ndarray, checked: int) -> Finding:
     if not {"both", base} <= set(context.names()) or not len(keep):
         return Finding("leaks", share.mean, share.low, share.high, f"{sentence}.", {**details, "arms": {}, "difference": None})
     groups = None if context.groups is None else context.groups[keep]
-    arms = {arm: statistics.accuracy(context.correct(arm)[:, keep], seed=context.seed, groups=groups) for arm in NAMES if arm in context.names()}
+    right = {arm: context.correct(arm)[:, keep] for arm in NAMES if arm in context.names()}
+    right |= {arm: context.by_replicate(right[arm]) for arm in ("synthetic", "both") if arm in right}
+    arms = {arm: statistics.accuracy(each, seed=context.seed, groups=groups) for arm, each in right.items()}
     one, other = (context.by_replicate(context.correct(arm)[:, keep]) for arm in ("both", base))
     difference = statistics.paired(one, other, seed=context.seed, groups=groups)
     if len(copies):
