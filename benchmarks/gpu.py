@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 import platform
 import statistics
 import time
@@ -48,8 +47,8 @@ def wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def operations(run: Path) -> tuple[str, float]:
-    """Return the name of a run's longest stage and the operations that it takes for one training image, forwards and backwards."""
+def operations(run: Path) -> tuple[str, float, int]:
+    """Return the name of a run's longest stage, its operations for one training image, forwards and backwards, and the weights of its nets."""
     from torch.utils.flop_counter import FlopCounterMode
 
     from datagen import registry
@@ -71,7 +70,8 @@ def operations(run: Path) -> tuple[str, float]:
         for seed in range(SEEDS):
             torch.manual_seed(seed)
             stages[longest].step(state, images, labels, 0.5)
-    return stages[longest].name, counter.get_total_flops() / batch / SEEDS
+    weights = sum(weight.numel() for net in state.modules.values() for weight in net.parameters())
+    return stages[longest].name, counter.get_total_flops() / batch / SEEDS, weights
 
 
 def shown(run: Path, stage: str) -> float:
@@ -81,15 +81,6 @@ def shown(run: Path, stage: str) -> float:
     return statistics.median(rates[1:] or rates)
 
 
-def weights(run: Path) -> int:
-    """Return the numbers of all nets that a run trained, as its last checkpoint has them."""
-    from safetensors import safe_open
-
-    newest = max((run / "checkpoints").glob("*/weights.safetensors"))
-    with safe_open(newest, "np") as file:
-        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys() if name.startswith("net/"))  # noqa: SIM118 (no mapping)
-
-
 def measured(asked: argparse.Namespace, family: str, device: str, most: float) -> dict[str, Any]:
     """Fit, synthesize and judge one family; returns its row."""
     place = asked.folder / f"{family}-{asked.minutes:g}"
@@ -97,7 +88,7 @@ def measured(asked: argparse.Namespace, family: str, device: str, most: float) -
     budget = f"{round(60 * asked.minutes)}s"
     fitted = journey.datagen("fit", str(asked.folder / "cifar10_jpg"), "--out", str(run), "--family", family, "--budget", budget, "--device", device)
     plan = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
-    stage, each_image = operations(run)
+    stage, each_image, weights = operations(run)
     rate = shown(run, stage)
     train, test = quality.real_images(asked.folder, "cifar10_jpg", tuple(fitted["shape"]))
     each = asked.per_class or len(train[1]) // len(fitted["classes"])
@@ -108,7 +99,7 @@ def measured(asked: argparse.Namespace, family: str, device: str, most: float) -
     settings = plan["settings"]
     found = {"family": family, "minutes": asked.minutes, "precision": settings["precision"], "shown": fitted["images"], "train_rate": round(rate)}
     found |= {"ceiling": round(rate * each_image / most, 3), "sample_rate": round(made["images_per_second"]), "synthetic": round(right, 4)}
-    return found | {"parameters": weights(run)}
+    return found | {"parameters": weights}
 
 
 def main() -> None:

@@ -145,7 +145,7 @@ def test_the_run_itself_is_no_place_for_shards(tmp_path: Path) -> None:
     run = synthetic.generator(tmp_path)
     before = synthetic.tree(run)
     for out in (run, run / "shards", run / "generator"):
-        with pytest.raises(OutputError, match="lies inside .* which is read"):
+        with pytest.raises(OutputError, match=r"lies inside .* which is read"):
             synthesize(run, out, per_class=1, family=synthetic.own(tmp_path))
     assert synthetic.tree(run) == before
 
