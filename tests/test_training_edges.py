@@ -302,4 +302,3 @@ def test_less_is_kept_back_where_choosing_takes_less() -> None:
     gpu = wanted.changed("test", device="cuda")
     assert 0.02 < plan._kept_back(gpu, fast, 20_000.0) < 0.1
     assert plan._kept_back(gpu, None, 20_000.0) == plan.SELECTION
-    assert plan._selection(gpu, fast, 0, 20_000.0)["trains_in"] == "fp32"

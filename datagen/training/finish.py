@@ -77,8 +77,7 @@ def _selected(job: loop.Job, real: Real) -> Selected:
 def _how(job: loop.Job) -> selection.How:
     planned = job.selection
     seed, modes = job.state.spec.recipe.seed, int(planned.get("modes", 1))
-    layout, precision = str(planned["layout"]), str(planned.get("trains_in", "fp32"))
-    return selection.How(int(planned["steps"]), int(planned["images"]), layout, seed, job.device, modes, precision)
+    return selection.How(int(planned["steps"]), int(planned["images"]), str(planned["layout"]), seed, job.device, modes)
 
 
 def _part(real: Real, rows: np.ndarray, most: int, seed: int) -> selection.Part:

@@ -123,7 +123,7 @@ def _selection(recipe: Recipe, judge: recogniser_timing.Timed | None, seen: int,
     by_images = {**selection.planned(seen * SHOWN), "images": selection.drawn(seen * SHOWN)}
     if judge is None:
         return by_images | {"layout": Settings().layout}
-    layout = {"layout": judge.settings.layout, "trains_in": judge.settings.precision}
+    layout = {"layout": judge.settings.layout}
     if recipe.origins.get("images") not in {None, "default", "plan"}:
         return by_images | layout
     half = (recipe.budget or DEFAULT_SECONDS) * SELECTION / 2

@@ -52,7 +52,7 @@ class Part:
 class How:
     """How recognisers are trained: steps, synthetic images, layout ("contiguous" or "channels-last"), seed, device ("cpu", "cuda" or "mps").
 
-    The first `modes` of MODES are chosen for; `precision` is "fp32" or "bf16".
+    The first `modes` of MODES are chosen for.
     """
 
     steps: int
@@ -61,7 +61,6 @@ class How:
     seed: int
     device: str
     modes: int = len(MODES)
-    precision: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ def select(train: Part, part: Part, draw: Draw, *, classes: int, how: How, advan
     """
 
     def trained(name: str, images: np.ndarray, labels: np.ndarray, times: int = 1) -> Fitted:
-        settings = Settings(steps=times * how.steps, batch=BATCH, learning_rate=LEARNING_RATE, width=WIDTH, layout=how.layout, precision=how.precision)
+        settings = Settings(steps=times * how.steps, batch=BATCH, learning_rate=LEARNING_RATE, width=WIDTH, layout=how.layout)
         found = fit(images, labels, classes=classes, settings=settings, seed=seeds.integer("selection", how.seed, name), device=how.device)
         advance(times)
         return found
