@@ -65,7 +65,7 @@ def judged(
 
     classes, (height, width, channels) = int(test[1].max()) + 1, train[0].shape[1:]
     settings = Settings(batch=bar.batch, learning_rate=0.2 * (bar.batch / 128) ** 0.5, width=16 if narrow else None)
-    timed = timing.choose(settings, (channels, height, width), classes, device=device, threads=[os.cpu_count() or 1, 1][: 2 if device == "cpu" else 1])
+    timed = timing.choose(settings, (channels, height, width), classes, device=device, threads=[os.cpu_count() or 1])
     torch.set_num_threads(timed.threads)
     found = []
     for repeat in range(repeats):

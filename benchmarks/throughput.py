@@ -26,11 +26,14 @@ def rate(images: int, work: Callable[[], Any]) -> float:
 def fit(asked: argparse.Namespace, folder: Path) -> Iterator[Row]:
     """Compare our steps of every stage with a tutorial's loop over the same nets, in turns, and say what of ours is no matrix work.
 
-    The tutorial's loop: decoded images as floats in memory, a shuffling DataLoader, fp32, its own memory layout, and the losses read
-    after every step. Ours: batches, steps, moving averages and reports as `datagen fit` does them, set as its timing chose here.
+    The tutorial's loop: decoded images as floats in memory, a shuffling DataLoader, fp32, its own memory layout, `loss.backward()`, the
+    optimiser as the library sets it, and the losses read after every step. Ours: batches, steps, moving averages and reports as
+    `datagen fit` does them, set as its timing chose here.
     """
     import copy
     import statistics
+    import sys
+    from unittest import mock
 
     import numpy as np
     import torch
@@ -61,7 +64,7 @@ def fit(asked: argparse.Namespace, folder: Path) -> Iterator[Row]:
             rows = batches.chosen(0, batch)
             many = batches.images(rows) if job.inputs is None else batches.instead(rows, job.inputs)
             chosen = timing.choose(stage, partial(copy.deepcopy, state), many, allowed=timing.CHOICES, threads=[asked.threads])
-            plain = copy.deepcopy(state)
+            plain = as_in_tutorials(copy.deepcopy(state))
             whole = batches.images(np.arange(len(pixels))) if job.inputs is None else (job.inputs, torch.from_numpy(labels))
             loader = DataLoader(TensorDataset(*whole), batch_size=batch, shuffle=True, drop_last=True)
             settings = spec.recipe.changed("timed", precision=chosen.precision, layout=chosen.layout)
@@ -69,7 +72,8 @@ def fit(asked: argparse.Namespace, folder: Path) -> Iterator[Row]:
             timing.arrange(job.state, chosen.layout)
             steps, rates = max(2, asked.images // 3 // batch), []
             for turn in range(3):
-                tutorial = rate(steps * batch, partial(tutorial_steps, stage, plain, loader, steps))
+                with mock.patch.object(sys.modules[type(family).__module__], "descend", plainly):
+                    tutorial = rate(steps * batch, partial(tutorial_steps, stage, plain, loader, steps))
                 ours = rate(steps * batch, partial(our_steps, job, index, batch, steps, turn))
                 rates.append((ours / tutorial, ours, tutorial))
             _, ours, tutorial = sorted(rates)[1]
@@ -78,6 +82,22 @@ def fit(asked: argparse.Namespace, folder: Path) -> Iterator[Row]:
             yield f"fit {name} {asked.size}x{asked.size}: {stage.name} ({how})", ours, statistics.median([tutorial])
             job.state = state
             loop.adopt(job)
+
+
+def as_in_tutorials(state: Any) -> Any:
+    """Return a state whose optimisers do as the library has them do where nothing is said: weight by weight, operation by operation."""
+    for optimizer in state.optimizers.values():
+        for group in optimizer.param_groups:
+            group["fused"] = None
+    return state
+
+
+def plainly(optimizer: Any, loss: Any) -> Any:
+    """Take a step as tutorials do: gradients of all that the loss went through, and no look at whether they are numbers."""
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
 
 
 def tutorial_steps(stage: Any, state: Any, loader: Any, steps: int) -> None:

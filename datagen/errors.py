@@ -6,7 +6,7 @@ DatagenError
 ├── ArtefactError   4  artefact damaged, hostile or too new
 ├── OutputError     5  output: exists, locked, full, read-only, I/O error
 ├── ResourceError   6  resource missing or failing (GPU, memory, worker)
-├── SafetyError     7  safety gate
+├── SafetyError     7  refused for safety
 ├── FailedUnder     8  a --fail-under condition does not hold
 └── Stopped        75  stopped by SIGTERM (130 after Ctrl-C); the same command continues
 """
@@ -26,7 +26,7 @@ EXIT_CODES = {
     4: "artefact damaged, hostile or too new",
     5: "output: exists, locked, full, read-only, I/O error",
     6: "resource missing or failing (GPU, memory, worker)",
-    7: "safety gate",
+    7: "refused for safety: test images or copies among the synthetic ones, or too few accepted",
     8: "a --fail-under condition does not hold",
     75: "stopped by SIGTERM; the same command continues",
     130: "stopped by Ctrl-C; the same command continues",

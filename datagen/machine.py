@@ -7,6 +7,7 @@ import ctypes
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from datagen.errors import ResourceError
 
@@ -27,6 +28,11 @@ def processors() -> int:
     except (OSError, ValueError):
         pass
     return max(1, count)
+
+
+def moved(tensor: Any, device: Any) -> Any:
+    """Return a tensor on a device; CUDA alone copies while the processor goes on, as Apple's GPUs would read memory that is in other use by then."""
+    return tensor.to(device, non_blocking=str(device).startswith("cuda"))
 
 
 def device(wanted: str, *, deterministic: bool = False) -> str:

@@ -12,6 +12,9 @@ from typing import Any, Protocol
 from datagen import holding, storage, untrusted
 from datagen.errors import DatagenError, OutputError, UsageError
 
+PASSED = (storage.TEMPORARY, storage.FAULT, ".DS_Store", "Thumbs.db", "._", ".nfs")
+"""how names begin that are neither ours nor in the way"""
+
 
 class Place(Protocol):
     """A place that holds the files of one set; `str` of it is what the user gave. Names are relative, with slashes."""
@@ -78,6 +81,20 @@ def outside(target: str | Path, *read: str | Path | None, option: str = "--out")
             raise OutputError(f"lies inside {source}, which is read and never written to", where=target, hint=f"give another {option}")
 
 
+def strangers(folder: Path, ours: Iterable[str]) -> list[str]:
+    """Return the names in a folder that are not ours; OutputError where it is a file.
+
+    What was half done, reports of faults, and what desktops and NFS leave there unasked is passed over.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError("is a file, a folder is needed", where=folder, hint="give another --out")
+    if not folder.is_dir():
+        return []
+    known = set(ours)
+    with storage.reporting(folder):
+        return sorted(entry.name for entry in folder.iterdir() if entry.name not in known and not entry.name.startswith(PASSED))
+
+
 class Folder:
     """A local folder as a Place."""
 
@@ -121,14 +138,8 @@ class Folder:
         return storage.create_all(self.root, files)
 
     def strangers(self, ours: Iterable[str]) -> list[str]:
-        """Return names that are not among ours; OutputError where a file is in the way."""
-        if self.root.exists() and not self.root.is_dir():
-            raise OutputError("is a file, a folder is needed", where=self.root, hint="give another --out")
-        if not self.root.is_dir():
-            return []
-        known = set(ours)
-        with storage.reporting(self.root):
-            return sorted(entry.name for entry in self.root.iterdir() if entry.name not in known and not entry.name.startswith(storage.TEMPORARY))
+        """Return what `strangers` finds."""
+        return strangers(self.root, ours)
 
     def begin(self, folder: str) -> None:
         """Make an inner folder and sync every folder above it that may be read."""

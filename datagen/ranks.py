@@ -63,8 +63,10 @@ def _alone() -> Iterator[None]:
     except torch.cuda.OutOfMemoryError:
         raise
     except RuntimeError as error:
+        if "CUDA error" in str(error):
+            raise
         said = (str(error).strip().splitlines() or [""])[0][:200]
-        hint = "its own message says why; the same command continues"
+        hint = "its own message says why and what to do"
         raise Stopped(f"another of the processes that train together seems to have ended ({said})", hint=hint) from error
 
 

@@ -51,7 +51,7 @@ Seconds = Annotated[float, Field(ge=1, le=10**8, allow_inf_nan=False), BeforeVal
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-ANY, READ, FIT, NETS, MAKE, JUDGE = "every verb", "reading images", "fit", "fit and synthesize", "synthesize", "evaluate"
+ANY, READ, FIT, NETS, MAKE, JUDGE = "computing", "reading images", "fit", "fit and synthesize", "synthesize", "evaluate"
 
 
 def setting(group: str, help: str, default: Any = None, **limits: Any) -> Any:
@@ -72,7 +72,7 @@ class Recipe(BaseModel):
     deterministic: bool = setting(ANY, "fp32 and fixed layout: equal bytes across machines of one kind", False)
     threads: int | None = setting(ANY, "compute threads; planned by a short timing", ge=1, le=1024)
 
-    size: Size | None = setting(READ, "height x width in pixels (64 or 48x64); planned from the images")
+    size: Size | None = setting(READ, "height x width in pixels (64 or 48x64); planned from the images, at most 64 a side")
     resize: Literal["crop", "pad", "stretch"] = setting(READ, "how another aspect is brought to the size", "crop")
     colour: Literal["auto", "rgb", "grey"] = setting(READ, "auto: grey where every image is grey", "auto")
     test: str | None = setting(READ, "labelled folder, CSV or Parquet of unseen test images")
@@ -109,7 +109,7 @@ class Recipe(BaseModel):
     checkpoint_every: Count | None = setting(FIT, "images between two checkpoints; planned: about one a minute")
     grid_every: Count | None = setting(FIT, "images between two sample grids; planned: about one a minute")
 
-    precision: Literal["auto", "fp32", "bf16"] = setting(NETS, "auto: timed by fit, training and drawing each; a chip of another kind draws in fp32", "auto")
+    precision: Literal["auto", "fp32", "bf16"] = setting(NETS, "auto: what fit timed as faster; synthesize on another kind of chip takes fp32", "auto")
 
     per_class: Count | None = setting(MAKE, "images of each class")
     count: Count | None = setting(MAKE, "images of all classes together, see proportions")
@@ -123,22 +123,22 @@ class Recipe(BaseModel):
     license: str | None = setting(MAKE, "licence of the set for its card: an SPDX name or a URL; never guessed")
     origin: str | None = setting(MAKE, "what the real images were, for the card: a name or a URL; never guessed")
     report: str | None = setting(MAKE, "REPORT of an evaluation of this generator's images: its verdict goes into the card")
-    shard_images: Count = setting(MAKE, "images a shard, about; whole tiles of 64; fewer in orders below 80,000", 5_000)
+    shard_images: Count = setting(MAKE, "images a shard, about, in multiples of 64; orders below 80,000 images get smaller shards", 5_000)
     workers: int | None = setting(MAKE, "worker processes; planned from the processors", ge=1, le=256)
     engine: str = setting(MAKE, "local, ranks (RANK and WORLD_SIZE say which shards are this process's), or ray; auto: ranks under torchrun", "auto")
     mode: Literal["replace", "augment"] = setting(
-        MAKE, "what they are for, by which fit chose spread and confidence: trained on alone, or beside the real images", "replace"
+        MAKE, "replace: to train on synthetic images alone; augment: beside the real ones (spread and confidence that fit chose for it)", "replace"
     )
     min_confidence: float | None = setting(MAKE, "least confidence of the filter in an image's label; planned: what fit chose", ge=0, le=0.999)
     keep_near_copies: bool = setting(MAKE, "take images that nearly repeat a training image, unchecked", False)
-    reference: str | None = setting(MAKE, "RUN whose training images a generator copied alone is checked against")
+    reference: str | None = setting(MAKE, "RUN to take reference/ from, where generator/ was copied without it")
     spread: Positive | None = setting(MAKE, "scale of the noise, 1 is as trained; planned: what fit chose", le=10)
     guidance: NotNegative | None = setting(MAKE, "class guidance, 0 is none; planned: what fit chose", le=20)
 
     recogniser: str = setting(JUDGE, "small, a torchvision model's name, FILE.py:Class, or MODULE:FUNCTION", "small")
     weights: str | None = setting(JUDGE, "file of weights (.safetensors) that every arm begins with; its last linear layer may be of other classes")
     train_command: str | None = setting(JUDGE, 'your own training instead of the recogniser: "python train.py {train} {test} {predictions}", {seed} too')
-    repeats: int | None = setting(JUDGE, "independent repeats of every arm; planned: 3", ge=1, le=1000)
+    repeats: int | None = setting(JUDGE, "independent repeats of every arm; planned: 5 with fewer than 1,000 unseen images, else 3", ge=1, le=1000)
     steps: Count | None = setting(JUDGE, "optimisation steps of every arm; planned from the real set")
     judge_batch: int | None = setting(JUDGE, "images a step of the recogniser; planned: 32, 64 or 128 by the real images", ge=2, le=65536)
     judge_learning_rate: Positive | None = setting(JUDGE, "of the recogniser at its peak; chosen on validation", le=10)

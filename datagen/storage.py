@@ -17,7 +17,8 @@ from typing import Any
 from datagen import untrusted
 from datagen.errors import ArtefactError, DatagenError, OutputError
 
-TEMPORARY = ".tmp-"
+TEMPORARY, FAULT = ".tmp-", "datagen-error-"
+"""how names of what is half done and of reports of faults begin"""
 SEAL = "seal"
 JSON_LIMIT = 1 << 28
 """bytes that a JSON file of ours may have"""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import readme
+from PIL import Image
 
 import datagen
 from datagen import recipe, registry
@@ -89,6 +90,8 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     datagen.export(home / "shards", home / "pictures", format="folder")
     datagen.synthesize("rule:shapes", home / "more", per_class=4, seed=1, format="folder", mark=False)
     (home / "more" / "data" / "train").rename(home / "photos")
+    photo = next((home / "photos").rglob("*.png"))
+    Image.open(photo).convert("L").resize((40, 48)).save(photo)
     return home
 
 

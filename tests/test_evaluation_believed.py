@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_report import labelled
-from test_evaluation import _no_timing, call, folders
+from test_evaluation import _no_timing, call, fitted, folders
 from test_evaluation_extent import NEAREST_MEAN
 
-from datagen.errors import UsageError
+from datagen.errors import InputError, UsageError
 from datagen.evaluation import experiment
 from datagen.evaluation.arms import Part, Trial
 from datagen.evaluation.inputs import OTHERS, Asked
@@ -22,7 +22,7 @@ from datagen.evaluation.measures.coverage import Coverage
 from datagen.evaluation.measures.fidelity import Fidelity
 from datagen.evaluation.report import advice
 from datagen.recogniser.fit import Settings
-from datagen.records import Recipe
+from datagen.records import READ, Recipe
 
 __all__ = ["_no_timing", "folders"]
 Make = Callable[..., Path]
@@ -62,6 +62,28 @@ def test_a_changed_program_trains_its_arms_anew(folders: dict[str, Path], tmp_pa
     assert all(again["arms"][arm]["accuracy"]["mean"] < 0.5 < first["arms"][arm]["accuracy"]["mean"] for arm in first["arms"])
     page = (tmp_path / "r/report.html").read_text()
     assert "Your own command, run on each set" in page and "steps" not in " ".join(first["next"]) and "half of every batch" not in page
+
+
+def test_what_a_command_writes_itself_changes_nothing(folders: dict[str, Path], tmp_path: Path) -> None:
+    script, log, settings = tmp_path / "train.py", tmp_path / "ran.log", tmp_path / "my.toml"
+    log.write_text("")
+    settings.write_text("one")
+    script.write_text(f"open({str(log)!r}, 'a').write('ran ')\n" + NEAREST_MEAN)
+    asked = {"train_command": f"{sys.executable} {script} {{train}} {{test}} {{predictions}} {log} {settings}", "repeats": 1}
+    script.write_text("import sys; del sys.argv[4:]\n" + script.read_text())
+    call(folders, tmp_path / "r", **asked)
+    assert call(folders, tmp_path / "r", **asked)["finished"] and log.read_text().split() == ["ran"] * 4
+    settings.write_text("two")
+    assert not call(folders, tmp_path / "r", **asked)["finished"] and log.read_text().split() == ["ran"] * 8
+
+
+def test_training_images_that_changed_are_seen_where_the_test_images_come_later(folders: dict[str, Path], tmp_path: Path) -> None:
+    reading = Recipe(holdout=0.0).settings(READ)
+    run = fitted(folders, tmp_path / "run", split={"train": 18, "select": 2, "test": 0}, settings=reading)
+    assert call(folders, tmp_path / "r", real=None, run=run, repeats=1)["verdict"]
+    next((folders["real"] / "class0").iterdir()).unlink()
+    with pytest.raises(InputError, match="changed since the run was fitted"):
+        call(folders, tmp_path / "r2", real=None, run=run, repeats=1)
 
 
 @pytest.mark.parametrize("part", ["real", "test", "synthetic"])

@@ -74,6 +74,13 @@ def test_gradient_penalty_of_a_linear_critic_is_the_square_of_its_weights() -> N
     torch.testing.assert_close(gradient, 2 * weights.detach())
 
 
+def test_gradient_penalty_of_pairs_is_the_sum_of_both() -> None:
+    real, fake = (torch.randn(4, 2, 3, 3, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    one, other = real.square().sum(dim=(1, 2, 3)), 3 * fake.square().sum(dim=(1, 2, 3))
+    apart = losses.gradient_penalty(one, real) + losses.gradient_penalty(other, fake)
+    assert losses.gradient_penalty(one + other, real, fake).item() == pytest.approx(apart.item(), rel=1e-12)
+
+
 def test_gradient_penalty_of_a_quadratic_critic() -> None:
     images = torch.randn(6, 1, 3, 3, dtype=torch.float64, requires_grad=True)
     penalty = losses.gradient_penalty(images.square().sum(dim=(1, 2, 3)), images)

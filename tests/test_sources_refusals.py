@@ -64,7 +64,7 @@ def test_small_classes_are_named_or_dropped(tmp_path: Path, name: str) -> None:
     counts, told = SMALL[name]
     root = plant(tmp_path / "r", counts)
     error = refused(root)
-    assert told in error.what and "--drop-small" in error.hint
+    assert told in error.what and "--set drop_small=true" in error.hint
     kept = scanned(root, drop_small=True)
     assert set(kept.classes) == {c for c, count in counts.items() if count > 1}
     assert told in " ".join(kept.notes)
@@ -135,7 +135,7 @@ def test_the_same_pixels_under_two_classes(tmp_path: Path) -> None:
     root = plant(tmp_path / "r", {"a": 4, "b": 4, "c": 4})
     (root / "b/twin.png").write_bytes((root / "a/2.png").read_bytes())
     error = refused(root)
-    assert "a/2.png and b/twin.png" in error.what and "--on-conflict drop" in error.hint
+    assert "a/2.png and b/twin.png" in error.what and "--set on_conflict=drop" in error.hint
     found = scanned(root, on_conflict="drop")
     assert len(found) == 11 and not {"a/2.png", "b/twin.png"} & set(found.paths)
     assert {e["file"] for e in found.problems} == {"a/2.png", "b/twin.png"}

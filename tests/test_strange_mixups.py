@@ -79,6 +79,14 @@ def test_nothing_is_written_into_folders_that_are_read(make_folder: Maker, tmp_p
     assert content(source) | content(test) == before
 
 
+def test_what_desktops_leave_in_a_run_that_has_begun_is_not_in_the_way(make_folder: Maker, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    for name in ("scan.json", ".DS_Store", "._scan.json", ".nfs0001", "datagen-error-1.log"):
+        (out / name).write_text("{}")
+    assert quick_fit(make_folder(each=12), out)["images"] and (out / ".DS_Store").read_text() == "{}"
+
+
 def test_the_quickstart_writes_into_no_folder_of_yours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mine = tmp_path / "mnist/data/train/0"
     mine.mkdir(parents=True)

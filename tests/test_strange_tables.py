@@ -46,6 +46,7 @@ RIGHT: dict[str, str | bytes] = {
     "dots in paths": PLAIN.replace("x/", "./x/../x/"),
     "commas with semicolons between": "path;label;note\n" + "".join(f"{k};{v};1,5\n" for k, v in ROWS.items()),
 }
+SPLIT = "path,label,split\nx/1.png,no,train\nx/2.png,no,train\nx/3.png,0123,train\nx/4.png,0123,train\nx/5.png,no,test\n"
 WRONG: dict[str, tuple[str | bytes, str]] = {
     "empty": (b"", "line 1 has no header"),
     "a first line that is empty": ("\n" + PLAIN, "line 1 has no header"),
@@ -69,6 +70,7 @@ WRONG: dict[str, tuple[str | bytes, str]] = {
     "an image": (png(noise(), 2), "line 1 "),
     "a label of nothing": (PLAIN + "x/5.png,\n", "line 6 has no label"),
     "two labels": (PLAIN + "x/1.png,0123\n", "line 6 gives 'x/1.png' the label '0123', an earlier one 'no'"),
+    "two parts": (SPLIT + "x/1.png,no,Test\n", "line 7 gives 'x/1.png' the label 'no' in test, an earlier one 'no' in train"),
 }
 
 

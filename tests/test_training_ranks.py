@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 import datagen
 from datagen import ranks
+from datagen.errors import Stopped
 
 Maker = Callable[..., Path]
 SETTINGS = {"images": 640, "width": 4, "latent": 4, "batch": 16, "threads": 1, "deterministic": True}
@@ -52,6 +53,13 @@ def test_two_processes_do_nothing_again_and_refuse_what_they_cannot_share(make_f
         assert done.returncode == 0 and json.loads(done.stdout)["finished"] == finished
     done = by_two(source, tmp_path / "odd", batch=15)
     assert done.returncode != 0 and "a batch of 15 images cannot be shared by 2 processes" in done.stderr
+
+
+def test_a_fault_of_the_gpu_is_not_said_to_be_anothers() -> None:
+    with pytest.raises(RuntimeError, match="CUDA error"), ranks._alone():
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+    with pytest.raises(Stopped, match="Connection closed by peer"), ranks._alone():
+        raise RuntimeError("Connection closed by peer")
 
 
 def test_alone_nothing_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,7 +166,7 @@ def _known(error: BaseException, progress: Progress) -> DatagenError:
     if isinstance(error, KeyboardInterrupt):
         return Stopped("stopped by Ctrl-C", hint=again, interrupted=True)
     if isinstance(error, MemoryError) or _of_memory(error):
-        return ResourceError("out of memory", hint="a smaller --batch, --size or --workers needs less")
+        return ResourceError("out of memory", hint="a smaller --batch (evaluate: --judge-batch), --size or --workers needs less")
     return DatagenError(f"a fault of datagen: {type(error).__name__}: {error}", hint=f"please report it with {_log(progress)}")
 
 
@@ -180,7 +180,7 @@ def _of_memory(error: BaseException) -> bool:
 def _log(progress: Progress) -> Path:
     traced = traceback.format_exc().replace(str(Path.home()), "~") if Path.home() != Path("/") else traceback.format_exc()
     content = f"datagen {datagen.__version__}, Python {sys.version}\n\n{traced}".encode("utf-8", "backslashreplace")
-    name = f"datagen-error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
+    name = f"{storage.FAULT}{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
     for folder in [*([progress.folder] if progress.started and progress.folder else []), Path(tempfile.gettempdir())]:
         with contextlib.suppress(DatagenError):
             storage.create(folder / name, content)

@@ -40,6 +40,10 @@ LINE_BYTES = 4096
 """a file of predictions has no more for each image"""
 
 
+CODE = (".py", ".sh", ".r", ".jl", ".pl", ".lua", ".toml", ".yaml", ".yml", ".cfg", ".ini")
+"""how files of code and settings end"""
+
+
 def parse(command: str) -> list[str]:
     """Return a command as its words, split as a shell would without being run by one.
 
@@ -61,11 +65,18 @@ def parse(command: str) -> list[str]:
 
 
 def decided_by(command: str | None) -> str:
-    """Return 64 hex digits decided by a command and by the content of every file that it names; "" without a command."""
+    """Return 64 hex digits decided by a command and by the content of its program and of the code and settings that it names.
+
+    What else it names, a log or weights, may be what it writes itself. "" without a command; InputError where such a file cannot be read.
+    """
     if command is None:
         return ""
     words = shlex.split(command)
-    return seeds.digest(command, *(storage.hash_file(word) for word in words if os.path.isfile(word))).hex()
+    read = [word for place, word in enumerate(words) if os.path.isfile(word) and (place == 0 or word.lower().endswith(CODE))]
+    try:
+        return seeds.digest(command, *map(storage.hash_file, read)).hex()
+    except OSError as error:
+        raise InputError(f"names a file that cannot be read ({error.strerror})", where=str(error.filename), hint="check its permissions") from error
 
 
 def run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -65,7 +66,7 @@ class Asked:
         """
         shards = [path for path in self.shards if not is_url(path) and not (Path(path) / MANIFEST).is_file()]
         known = [Path(path).absolute() for path in (*shards, self.real, self.test, *sources(self)) if path]
-        return seeds.digest(*(line for path in known for line in _files(path))).hex()
+        return seeds.digest_of(line for path in known for line in _files(path)).hex()
 
     def named(self) -> dict[str, str]:
         """Return the sets' paths by a short name each: the folder's, changed where several have the same or the real images' sets are named so."""
@@ -152,7 +153,8 @@ def gather(asked: Asked, recipe: Recipe, *, progress: Progress, report: Path | N
     made = {name: load(path) for name, path in asked.named().items()}
     height, width, channels = _common_shape(made, asked)
     dataset = scan.scan(source, reading, test=test, progress=progress, report=report)
-    if stored is not None and stored["fingerprint"] not in (None, dataset.fingerprint):
+    sure = stored is not None and (stored["whole"] or reading.on_conflict == "refuse")
+    if stored is not None and sure and stored["fingerprint"] != _fingerprint(dataset, whole=stored["whole"]):
         raise InputError("the images changed since the run was fitted", where=source, hint="restore them, or give --real and --test")
     parts = split.split(dataset, holdout=reading.holdout, key=stored["key"] if stored else seeds.digest(recipe.seed, "holdout").hex())
     for name, loaded in made.items():
@@ -183,10 +185,20 @@ def gather(asked: Asked, recipe: Recipe, *, progress: Progress, report: Path | N
 
 def _files(path: Path) -> Iterator[str]:
     """Yield name, size and time of a file, or of all files below a folder."""
-    below = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
-    for file in sorted(below) if path.is_dir() else [path] * path.is_file():
-        found = os.lstat(file)
-        yield f"{file}\0{found.st_size}\0{found.st_mtime_ns}"
+    for folder, folders, names in os.walk(path) if path.is_dir() else [(str(path.parent), [], [path.name] * path.is_file())]:
+        folders.sort()
+        for name in sorted(names):
+            with contextlib.suppress(FileNotFoundError):
+                found = os.lstat(os.path.join(folder, name))
+                yield f"{folder}/{name}\0{found.st_size}\0{found.st_mtime_ns}"
+
+
+def _fingerprint(dataset: Dataset, *, whole: bool) -> str:
+    """Return what decides a set of images, or its training images alone where the test images were given later."""
+    if whole:
+        return dataset.fingerprint
+    train = np.flatnonzero(~dataset.test)
+    return scan.fingerprint(dataset.digests[train], dataset.labels[train], dataset.classes, dataset.test[train])
 
 
 def _common_shape(made: Mapping[str, Loaded], asked: Asked) -> tuple[int, int, int]:
@@ -248,7 +260,7 @@ def _where(asked: Asked, recipe: Recipe) -> tuple[str, str | None, Recipe, dict[
         if asked.real is not None or (asked.test is not None and not lacking):
             raise UsageError("--run already says which real images; --real and --test contradict it", where="--run", hint="give one or the other")
         reading = recipe.changed("run", **stored["settings"])
-        known = {"key": stored["key"], "fingerprint": None if lacking else stored["fingerprint"]}
+        known = {"key": stored["key"], "fingerprint": stored["fingerprint"], "whole": not lacking}
         return str(stored["source"]), asked.test if lacking else stored["test"], reading, known
     except (KeyError, TypeError, ValueError) as error:
         raise InputError("does not say which images the run was fitted to", where=Path(asked.run) / "data.json", hint="give --real and --test") from error

@@ -21,7 +21,7 @@ from datagen.evaluation.kept import Kept
 from datagen.evaluation.plan import Plan
 from datagen.evaluation.report import page, schema, text
 from datagen.evaluation.report.schema import Measured
-from datagen.places import outside
+from datagen.places import outside, strangers
 from datagen.progress import Progress, span
 from datagen.recogniser import nets, pretrained
 from datagen.recogniser.fit import Settings
@@ -44,7 +44,6 @@ OURS = {
     ".lock",
     holding.NAME,
 }
-FAULT = "datagen-error-"
 FREE = ("threads", "device", "verify_data", "fail_under")
 """settings that may differ when an evaluation is continued"""
 LOOKED_AT = ("listed", "own")
@@ -157,10 +156,9 @@ def _several(shards: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
 
 
 def _check_out(out: Path, asked: Asked) -> None:
-    if out.exists() and not out.is_dir():
-        raise OutputError("is a file", where=out, hint="give another --out")
+    strange = strangers(out, OURS)
     outside(out, *asked.shards, asked.real, asked.test, asked.run, *inputs.sources(asked))
-    if out.is_dir() and not (out / PLAN).is_file() and {p.name for p in out.iterdir() if not p.name.startswith((storage.TEMPORARY, FAULT))} - OURS:
+    if strange and not (out / PLAN).is_file():
         raise OutputError("is not empty and not a report", where=out, hint="give another --out")
 
 

@@ -106,11 +106,11 @@ class GAN:
     def _train_critic(self, state: State, images: torch.Tensor, fake: torch.Tensor, labels: torch.Tensor, penalised: bool) -> dict[str, torch.Tensor]:
         recipe, critic = state.spec.recipe, state.modules["critic"]
         pair = [x.detach().requires_grad_(penalised) for x in (images, fake.float())]
-        on_real, on_fake = (critic(augment(x, recipe.augment), labels) for x in pair)
+        on_real, on_fake = critic(torch.cat([augment(x, recipe.augment) for x in pair]), labels.repeat(2)).chunk(2)
         loss = losses.relativistic_critic(on_real, on_fake)
         penalty = torch.zeros((), device=images.device)
         if penalised:
-            penalty = losses.gradient_penalty(on_real, pair[0]) + losses.gradient_penalty(on_fake, pair[1])
+            penalty = losses.gradient_penalty(on_real + on_fake, *pair)
         whole = descend(state.optimizers["critic"], loss + 0.5 * (recipe.gamma or 0.0) * PENALTY_EVERY * penalty)
         return {"critic": loss.detach(), "margin": (on_real - on_fake).mean().detach(), "penalty": penalty.detach(), "whole": whole}
 

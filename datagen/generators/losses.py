@@ -53,14 +53,14 @@ def relativistic_generator(real: torch.Tensor, fake: torch.Tensor) -> torch.Tens
     return F.softplus(real - fake).mean()
 
 
-def gradient_penalty(logits: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """Return E[||d logit / d image||^2] [] with a graph for a second backward pass.
+def gradient_penalty(logits: torch.Tensor, *images: torch.Tensor) -> torch.Tensor:
+    """Return E[||d logit / d image||^2] [], summed over several sets of images, with a graph for a second backward pass.
 
     On real images this is R1, on generated ones R2 (Mescheder et al. 2018, eq. 9 and 10, without the factor gamma / 2).
-    `images` must have required gradients before `logits` were computed from them.
+    `images` must have required gradients before `logits` were computed from them; each may count in one logit alone, or in one sum of such.
     """
-    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-    return gradient.square().sum(dim=(1, 2, 3)).mean()
+    gradients = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    return torch.stack([gradient.square().sum(dim=(1, 2, 3)).mean() for gradient in gradients]).sum()
 
 
 def perceptual(real: Sequence[torch.Tensor], painted: Sequence[torch.Tensor]) -> torch.Tensor:

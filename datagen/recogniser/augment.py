@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch.nn import functional as F
 
+from datagen import machine
 from datagen.errors import UsageError, nearest
 
 POLICIES = ("shift", "zoom", "contrast", "mirror")
@@ -35,9 +36,9 @@ def augment(images: torch.Tensor, parts: tuple[str, ...], generator: torch.Gener
     """
     if "contrast" in parts:
         factor = 1 + CONTRAST * (2 * torch.rand(len(images), 1, 1, 1, generator=generator) - 1)
-        images = images * factor.to(images.device, non_blocking=True)
+        images = images * machine.moved(factor, images.device)
     if "mirror" in parts:
-        turned = (torch.rand(len(images), generator=generator) < 0.5).to(images.device, non_blocking=True)
+        turned = machine.moved(torch.rand(len(images), generator=generator) < 0.5, images.device)
         images = torch.where(turned[:, None, None, None], images.flip(3), images)
     if "zoom" in parts:
         return _zoomed(images, generator, shift="shift" in parts)
@@ -52,7 +53,7 @@ def _shifted(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)
     rows = torch.randint(2 * down + 1, (count,), generator=generator)
     columns = torch.randint(2 * across + 1, (count,), generator=generator)
-    places = torch.stack([torch.arange(count), rows, columns]).to(images.device, non_blocking=True)
+    places = machine.moved(torch.stack([torch.arange(count), rows, columns]), images.device)
     chosen: torch.Tensor = windows.permute(0, 2, 3, 1, 4, 5)[places[0], places[1], places[2]]
     return chosen
 
@@ -66,5 +67,5 @@ def _zoomed(images: torch.Tensor, generator: torch.Generator, *, shift: bool) ->
     matrix = torch.zeros(count, 2, 3)
     matrix[:, 0, 0] = matrix[:, 1, 1] = scale
     matrix[:, :, 2] = centre
-    grid = F.affine_grid(matrix.to(images.device, non_blocking=True), [count, 1, height, width], align_corners=False)
+    grid = F.affine_grid(machine.moved(matrix, images.device), [count, 1, height, width], align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)

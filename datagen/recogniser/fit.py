@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from datagen import seeds
+from datagen import machine, seeds
 from datagen.recogniser import augment, nets, pretrained
 
 RISE = 0.2
@@ -172,10 +172,10 @@ class Source:
         """Return the next images uint8 [count, H, W, C] and labels int64 [count] (or probabilities [count, classes]) on the device."""
         rows = np.fromiter(self._order, np.int64, count)
         index = torch.from_numpy(rows)
-        labels = self.labels[index].to(self.device, non_blocking=True)
+        labels = machine.moved(self.labels[index], self.device)
         if self.resident is not None:
-            return self.resident[index.to(self.device, non_blocking=True)], labels
-        return torch.from_numpy(self.images[rows]).to(self.device, non_blocking=True), labels
+            return self.resident[machine.moved(index, self.device)], labels
+        return machine.moved(torch.from_numpy(self.images[rows]), self.device), labels
 
 
 _DRAWING = threading.RLock()

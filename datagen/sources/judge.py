@@ -141,7 +141,7 @@ def _same_pixels(case: Case, *, drop: bool) -> None:
         first = {(names[i], test[i]): i for i in reversed(alike)}
         for i in gone:
             other = min(j for kind, j in first.items() if kind != (names[i], test[i]))
-            case.leave_out(i, f"has the same pixels as {paths[other]}: {_KINDS[what]}", "remove the wrong one, or --on-conflict drop", CONFLICT)
+            case.leave_out(i, f"has the same pixels as {paths[other]}: {_KINDS[what]}", "remove the wrong one, or --set on_conflict=drop", CONFLICT)
         left = sorted(set(alike) - set(gone))
         for i in left[1:]:
             case.leave_out(i, f"has the same pixels as {paths[left[0]]}", "nothing: one of them is kept", DUPLICATE)
@@ -160,7 +160,7 @@ def _tell_conflict(case: Case, what: tuple[bool, bool], found: list[list[int]], 
     if drop:
         case.notes.append(f"{told}; dropped {'from the training images' if what == (False, True) else 'altogether'}")
     else:
-        case.refuse(told, "remove the wrong ones, or --on-conflict drop")
+        case.refuse(told, "remove the wrong ones, or --set on_conflict=drop")
 
 
 def _small_classes(case: Case, *, drop: bool) -> None:
@@ -177,7 +177,7 @@ def _small_classes(case: Case, *, drop: bool) -> None:
         case.notes.append(f"left out classes with fewer than two usable images: {told}")
     elif small:
         noun = "class has" if len(small) == 1 else "classes have"
-        case.refuse(f"{len(small)} {noun} fewer than two usable images: {told}", "add images, remove them, or --drop-small")
+        case.refuse(f"{len(small)} {noun} fewer than two usable images: {told}", "add images, remove them, or --set drop_small=true")
     if not any(count >= 2 for count in counts.values()) and (drop or not small):
         case.refuse("has no class with two usable images", "add images")
 

@@ -32,7 +32,7 @@ def plan_shape(dataset: Dataset, recipe: Recipe) -> tuple[tuple[int, int, int], 
     height, width = recipe.size or _planned(float(middle[0]), float(middle[1]))
     colour = "grey" if channels == 1 else "RGB"
     why = "every image is grey" if dataset.grey and recipe.colour == "auto" else f"--colour {recipe.colour}" if recipe.colour != "auto" else ""
-    size = f"--size {height}x{width}" if recipe.size else f"planned from the median image of {middle[0]:.0f}x{middle[1]:.0f}"
+    size = f"--size {height}x{width}" if recipe.size else f"planned from the median image of {middle[0]:.0f}x{middle[1]:.0f}, at most {LARGEST} a side; --size"
     reasons = ", ".join(filter(None, [size, why]))
     return (channels, height, width), f"images become {height}x{width} {colour} ({reasons}): {_effects(dataset.sizes, height, width, recipe.resize)}"
 

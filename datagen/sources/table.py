@@ -13,7 +13,7 @@ from pathlib import Path
 from datagen.errors import InputError, nearest
 from datagen.sources import trust
 from datagen.sources.folder import inside
-from datagen.sources.listing import SPLITS, Listing, parts_said
+from datagen.sources.listing import SPLITS, Listing, part_of, parts_said
 
 PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path", "image_file")
 LABEL_COLUMNS = ("label", "class", "class_name", "category", "target")
@@ -59,14 +59,16 @@ def list_csv(file: Path, group: str | None) -> Listing:
             label = row[label_column] if not wrong else ""
             if not wrong and any(trust.says_so(row[column]) for column in source_columns):
                 made.add(path)
-            if not wrong and known.setdefault(path, label) != label:
-                wrong = f"gives {path!r} the label {label!r}, an earlier one {known[path]!r}"
+            said_here = "" if wrong or split_column is None else row[split_column].strip()
+            what = repr(label) + (f" in {part}" if (part := part_of(said_here)) else "")
+            if not wrong and known.setdefault(path, what) != what:
+                wrong = f"gives {path!r} the label {what}, an earlier one {known[path]}"
             if wrong:
                 listing.errors.append(InputError(f"line {rows.line_num} {wrong}", where=file, hint="correct or remove the line"))
             elif len(known) > len(listing.paths):
                 listing.paths.append(path)
                 listing.names.append(label)
-                said.append("" if split_column is None else row[split_column].strip())
+                said.append(said_here)
                 if listing.groups is not None and group_column is not None:
                     listing.groups.append(row[group_column])
     except csv.Error as error:

@@ -195,6 +195,7 @@ def finish(out: Place, plan: Mapping[str, Any], notes: Sequence[ShardNote]) -> d
     if there is not None and not out.replaces:
         return storage.unseal(there, out.where(MANIFEST))
     if there is not None and (final := _final(out, there, notes)) is not None:
+        out.settle(TRAIN, DATA, NOTES, SIDE, "")
         return final
     classes = list(plan["classes"])
     counts = dict.fromkeys(classes, 0)

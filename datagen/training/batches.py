@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from datagen import seeds
+from datagen import machine, seeds
 
 KEPT_IN_MEMORY = 2 << 30
 
@@ -89,7 +89,7 @@ class Batches:
     def instead(self, rows: np.ndarray, inputs: torch.Tensor, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
         """Return what stands for the given training images, and labels int64 [N]; `inputs` [M, ...] are in the order of `walk`."""
         places, labels = torch.from_numpy(np.searchsorted(self.rows, rows)), torch.from_numpy(self.labels[rows])
-        return inputs[places.to(inputs.device, non_blocking=True)].to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        return machine.moved(inputs[machine.moved(places, inputs.device)], device), machine.moved(labels, device)
 
     def _on(self, device: str) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Return all pixels and labels on a GPU, brought there once; None where they would take more than a third of its free memory."""
@@ -101,11 +101,11 @@ class Batches:
     def images(self, rows: np.ndarray, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
         """Return float32 [N, C, H, W] in [-1, 1] and labels int64 [N] of the given rows on a device."""
         if device == "cuda" and self.place is not None and (there := self._on(device)) is not None:
-            at = torch.from_numpy(np.stack([self.place[rows], rows])).to(device, non_blocking=True)
+            at = machine.moved(torch.from_numpy(np.stack([self.place[rows], rows])), device)
             return there[0][at[0]].float().div_(127.5).sub_(1), there[1][at[1]]
         if self.place is not None:
             raw = torch.from_numpy(self.pixels[self.place[rows]])
         else:
             raw = torch.from_numpy(np.ascontiguousarray(self.pixels[np.asarray(rows)].transpose(0, 3, 1, 2)))
         labels = torch.from_numpy(self.labels[rows])
-        return raw.to(device, non_blocking=True).float().div_(127.5).sub_(1), labels.to(device, non_blocking=True)
+        return machine.moved(raw, device).float().div_(127.5).sub_(1), machine.moved(labels, device)

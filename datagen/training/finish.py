@@ -51,9 +51,9 @@ def finish(job: loop.Job, real: Real) -> None:
     job.watch.tell("finished")
     progress = job.watch.progress
     progress.say(f"samples by class: {grid}; all about this fit: {job.folder / 'run.html'}")
+    spread, least = (selected.chosen[name]["value"] for name in ("spread", "confidence"))
+    progress.say(f"chosen: spread {spread:g} (--spread), least confidence {least:g} (--min-confidence); {selected.chosen['spread']['why']}")
     if selected.sentence:
-        spread, least = (selected.chosen[name]["value"] for name in ("spread", "confidence"))
-        progress.say(f"chosen: spread {spread:g} (--spread), least confidence {least:g} (--min-confidence); {selected.chosen['spread']['why']}")
         progress.say(selected.sentence)
 
 

@@ -173,7 +173,8 @@ def _totals(recipe: Recipe, stages: Sequence[Stage], rates: Sequence[float], beg
         left = max(budget * (1 - AFTER_TRAINING - kept_back) - (time.monotonic() - begun), 0.1 * budget)
         wanted = [left * stage.share * rate for stage, rate in zip(stages, rates, strict=True)]
         given = f"--budget {span(budget)}" if recipe.budget else f"{span(budget)} by default; --budget or --images change it"
-        how = "{images:,} training images, about {seconds}, until about {end} (" + given + ")"
+        done = time.strftime("%H:%M", time.localtime(time.time() + budget - (time.monotonic() - begun)))
+        how = "{images:,} training images, about {seconds}, until about {end}, all done by about " + f"{done} ({given})"
     steps = [(recipe.batch or 1) * stage.times for stage in stages]
     return tuple(max(1, round(images / step)) * step for images, step in zip(wanted, steps, strict=True)), how
 

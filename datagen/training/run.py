@@ -16,7 +16,7 @@ from datagen import holding, machine, ranks, registry, storage
 from datagen import recipe as recipes
 from datagen.contracts import State
 from datagen.errors import ArtefactError, InputError, OutputError, Stopped, UsageError
-from datagen.places import outside
+from datagen.places import outside, strangers
 from datagen.progress import Progress, span
 from datagen.records import ANY, FIT, NETS, READ, Recipe
 from datagen.training import loop, plan, real
@@ -27,11 +27,8 @@ from datagen.training.watch import Mute, Watch
 
 FREE = ("threads", "device", "verify_data")
 """settings that may differ when a fit is continued; progress.jsonl says with which it was"""
-
-
 BEGUN = {"data.json", "scan.json", "status.json", ".lock", holding.NAME}
 """what a fit has written before recipe.json"""
-FAULT = "datagen-error-"
 
 
 class Fitted(dict[str, Any]):
@@ -92,11 +89,11 @@ def _lead(source: str | Path, out: Path, recipe: Recipe, progress: Progress, *, 
         try:
             with ranks.together(), stop.gentle():
                 loop.train(job)
+            trained = round(time.monotonic() - training, 1)
+            finish(job, images)
         except BaseException:
             job.watch.tell("stopped")
             raise
-        trained = round(time.monotonic() - training, 1)
-        finish(job, images)
         ranks.barrier()
         return Fitted(_summary(out, begun, finished=False), training_seconds=trained)
 
@@ -120,15 +117,13 @@ def _asked(recipe: Recipe) -> dict[str, Any]:
 
 
 def _check_out(out: Path, source: str | Path, test: str | None) -> None:
-    if out.exists() and not out.is_dir():
-        raise OutputError("is a file", where=out, hint="give another --out")
+    strange = strangers(out, BEGUN)
     if not Path(source).exists():
         raise InputError("no such folder or file", where=source, hint="give a folder with one sub-folder a class, a CSV or Parquet")
     outside(out, source, test)
-    if out.is_dir() and not (out / "recipe.json").is_file():
-        names = {p.name for p in out.iterdir() if not p.name.startswith((storage.TEMPORARY, FAULT))}
-        if names - BEGUN or ("data.json" in names and "fingerprint" not in _mapping(out / "data.json")):
-            raise OutputError("is not empty and not a run", where=out, hint="give another --out")
+    begun = (out / "recipe.json").is_file()
+    if not begun and (strange or ((out / "data.json").exists() and "fingerprint" not in _mapping(out / "data.json"))):
+        raise OutputError("is not empty and not a run", where=out, hint="give another --out")
 
 
 def _mapping(path: Path) -> dict[str, Any]:
