@@ -81,6 +81,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="images of a step (32)")
     parser.add_argument("--repeats", type=int, default=2, help="trainings of each way (2)")
     asked = parser.parse_args()
+    from datagen import storage
     from datagen.progress import Progress
     from datagen.recogniser import timing
     from datagen.recogniser.fit import Settings, fit
@@ -88,7 +89,8 @@ def main() -> None:
     from datagen.training import real
 
     generator = open_generator(asked.run)
-    found = real.read(asked.data, generator.state.spec.recipe, asked.run, Progress(quiet=True), begun=True)
+    reading = storage.read_json(asked.run / "data.json")["settings"]
+    found = real.read(asked.data, generator.state.spec.recipe.changed("run", **reading), asked.run, Progress(quiet=True), begun=True)
     classes, rows, select = len(generator.card.classes), found.parts.train, found.parts.select
     images, labels = np.asarray(found.pixels[rows]), found.dataset.labels[rows]
     tested = np.asarray(found.pixels[select]), found.dataset.labels[select]
