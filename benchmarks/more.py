@@ -80,6 +80,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600, help="of each training (600)")
     parser.add_argument("--batch", type=int, default=32, help="images of a step (32)")
     parser.add_argument("--repeats", type=int, default=2, help="trainings of each way (2)")
+    parser.add_argument("--alone", action="store_true", help="leave out what is trained on real and synthetic images together")
     asked = parser.parse_args()
     from datagen import storage
     from datagen.progress import Progress
@@ -109,7 +110,7 @@ def main() -> None:
         own = smoothed(labels, classes, settings.smoothing) if alone[1].ndim == 2 else labels
         return [(images, own), alone] if name.startswith("real + ") else [alone]
 
-    names = ["real", *made, *(f"real + {name}" for name in made)]
+    names = ["real", *made, *(f"real + {name}" for name in made if not asked.alone)]
     for repeat in range(asked.repeats):
         for name in names:
             if any((row["run"], row["way"], row["repeat"]) == (str(asked.run), name, repeat) for row in journey.rows(asked.kept)):
