@@ -95,7 +95,7 @@ def measured(asked: argparse.Namespace, family: str, device: str, most: float) -
     made = journey.datagen("synthesize", str(run), "--per-class", str(each), "--out", str(shards), "--device", device)
     images, labels = quality.synthetic_images(shards)
     bar = dataclasses.replace(JUDGE, steps=asked.steps)
-    right = quality.judged((images, labels), test, bar, narrow=False, repeats=1, device=device)[0]
+    right = quality.judged((images, labels), test, bar, images=len(train[1]), repeats=1, device=device)[0]
     settings = plan["settings"]
     found = {"family": family, "minutes": asked.minutes, "precision": settings["precision"], "shown": fitted["images"], "train_rate": round(rate)}
     found |= {"ceiling": round(rate * each_image / most, 3), "sample_rate": round(made["images_per_second"]), "synthetic": round(right, 4)}

@@ -6,6 +6,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datagen.recogniser.fit import Settings
 
 SETS: dict[str, list[str]] = {
     "digits": [],
@@ -27,6 +31,14 @@ def datagen(*arguments: str) -> dict:
     if done.returncode:
         sys.exit(f"exit code {done.returncode}: datagen {' '.join(arguments)}")
     return json.loads(done.stdout)
+
+
+def judge(batch: int, images: int) -> Settings:
+    """Return the recogniser that judges a set of so many real images: that of `datagen evaluate`, the peak of its learning rate by the batch."""
+    from datagen.evaluation.plan import NARROW, WIDTH
+    from datagen.recogniser.fit import Settings
+
+    return Settings(batch=batch, learning_rate=0.2 * (batch / 128) ** 0.5, width=WIDTH if images < NARROW else None)
 
 
 def rows(kept: Path) -> list[dict]:

@@ -10,6 +10,7 @@ that none is shown twice. Soft labels are the probabilities of the run's filter,
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import time
 from pathlib import Path
@@ -19,8 +20,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 import journey
 import numpy as np
 
-NARROW = 2000
-"""real images below which `datagen evaluate` takes its narrow recogniser"""
 LEAST = 0.6
 """confidence that filtered images reach"""
 PIECE = 512
@@ -85,7 +84,7 @@ def main() -> None:
     from datagen import storage
     from datagen.progress import Progress
     from datagen.recogniser import timing
-    from datagen.recogniser.fit import Settings, fit
+    from datagen.recogniser.fit import fit
     from datagen.synthesis.generator import open_generator
     from datagen.training import real
 
@@ -99,9 +98,9 @@ def main() -> None:
     times = -(-asked.steps * asked.batch // len(labels))
     print(f"{len(labels):,} real images, {len(select):,} of the select part, {times} times as many synthetic ones", flush=True)
     made = ways(*pool(generator, wanted * times), wanted)
-    settings = Settings(batch=asked.batch, learning_rate=0.2 * (asked.batch / 128) ** 0.5, width=16 if len(labels) < NARROW else None)
+    settings = journey.judge(asked.batch, len(labels))
     timed = timing.choose(settings, found.shape, classes, threads=[os.cpu_count() or 1])
-    settings = Settings(**{**vars(timed.settings), "steps": asked.steps})
+    settings = dataclasses.replace(timed.settings, steps=asked.steps)
 
     def sets(name: str) -> list[Labelled]:
         if name == "real":

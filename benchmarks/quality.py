@@ -50,22 +50,19 @@ BARS = {
 }
 FLOOR = {"sign_digits": 2.0}
 """gaps in points that are enough whatever the classics reach"""
-NARROW = 2000
-"""real images below which `datagen evaluate` takes its narrow recogniser"""
 
 
 def judged(
-    train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], bar: Bar, *, narrow: bool, repeats: int, device: str = "cpu"
+    train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], bar: Bar, *, images: int, repeats: int, device: str = "cpu"
 ) -> list[float]:
-    """Return the shares of the test images that recognisers of some training images name right, one for each repeat."""
+    """Return the shares of the test images that recognisers of some training images name right, one for each repeat; `images` are the set's real ones."""
     import torch
 
     from datagen.recogniser import timing
-    from datagen.recogniser.fit import Settings, fit
+    from datagen.recogniser.fit import fit
 
     classes, (height, width, channels) = int(test[1].max()) + 1, train[0].shape[1:]
-    settings = Settings(batch=bar.batch, learning_rate=0.2 * (bar.batch / 128) ** 0.5, width=16 if narrow else None)
-    timed = timing.choose(settings, (channels, height, width), classes, device=device, threads=[os.cpu_count() or 1])
+    timed = timing.choose(journey.judge(bar.batch, images), (channels, height, width), classes, device=device, threads=[os.cpu_count() or 1])
     torch.set_num_threads(timed.threads)
     found = []
     for repeat in range(repeats):
@@ -105,7 +102,7 @@ def real_accuracy(kept: Path, train: tuple[np.ndarray, np.ndarray], test: tuple[
     key = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in what)).hexdigest()
     known = {row["key"]: row["accuracies"] for row in journey.rows(kept)}
     if key not in known:
-        known[key] = judged(train, test, bar, narrow=len(train[1]) < NARROW, repeats=max(2, bar.seeds))
+        known[key] = judged(train, test, bar, images=len(train[1]), repeats=max(2, bar.seeds))
         journey.keep(kept, {"key": key, "accuracies": known[key]})
     return known[key]
 
@@ -123,8 +120,7 @@ def measure(options: argparse.Namespace, name: str, family: str, seed: int) -> d
     count = ["--count", str(len(train[1])), "--proportions", "real"]
     plain = [] if family == OURS else ["--min-confidence", "0", "--spread", "1"]
     made = journey.datagen("synthesize", run, *count, "--seed", str(seed), "--out", shards, *plain)
-    narrow = len(train[1]) < NARROW
-    accuracy = judged(synthetic_images(Path(shards)), test, bar, narrow=narrow, repeats=1)
+    accuracy = judged(synthetic_images(Path(shards)), test, bar, images=len(train[1]), repeats=1)
     real = real_accuracy(options.work / "real.jsonl", train, test, bar)
     row = {"set": name, "family": family, "seed": seed, "budget": budget, "seconds": round(seconds), "shown": fitted["images"], "chosen": fitted["chosen"]}
     row |= {"used": fitted["family"], "made": made["images"], "make_rate": round(made["images_per_second"]), "steps": bar.steps, "batch": bar.batch}

@@ -137,6 +137,8 @@ def inputs_of(context: Context, **described: Any) -> Inputs:
         "fingerprint": "cd" * 32,
         "resize": "crop",
         "run": None,
+        "later": False,
+        "others": [],
     }
     select = np.zeros(len(context.real), bool)
     return Inputs(context.real, {"shards": context.synthetic}, context.test, select, None, context.classes, data | described)

@@ -175,6 +175,6 @@ def test_a_mirrored_class_is_another_class_and_a_symmetric_set_may_be_mirrored()
 
     parts = {"real": sided(60), "train 0": sided(40), "select 0": sided(40), "test": sided(10), "synthetic": sided(40)}
     trial = Trial(parts, ("left", "right"), Settings(steps=60, batch=16, width=4, augment="shift"), 0)
-    found = choose.choose(trial, 40, lambda wanted: [arms.run(trial, arm, 0) for arm in wanted], given_rate=True, unbalanced=False)
+    found = choose.choose(trial, (40, arms.HALVES), lambda wanted: [arms.run(trial, arm, 0) for arm in wanted], given_rate=True, unbalanced=False)
     assert found.augment == "shift" and found.scores["augment"]["shift"] > found.scores["augment"]["shift,mirror"]
     assert found.policy != "flips" and found.parts == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,7 +26,8 @@ def run(
     value = synthesize(source, out, recipe, progress=asked.progress, dry_run=asked.dry_run, only=only)
     if only is not None:
         return Outcome(value, rows(value))
-    runs = "--real FOLDER --test FOLDER" if source.startswith("rule:") else f"--run {quoted(source)}"
+    knows = not source.startswith("rule:") and (Path(source) / "data.json").is_file()
+    runs = f"--run {quoted(source)}" if knows else "--real FOLDER --test FOLDER"
     return Outcome(value, rows(value), "" if asked.dry_run else f"datagen evaluate {quoted(out)} {runs} --out report")
 
 

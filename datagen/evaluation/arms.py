@@ -182,9 +182,15 @@ def real(base: str = "real", **changes: object) -> Arm:
     return dataclasses.replace(Arm("real", (Part(base),)), **changes)  # type: ignore[arg-type]
 
 
-def rival(policy: str, count: int, base: str = "real", **changes: object) -> Arm:
-    """Return the arm that synthetic images must beat: as many classically augmented copies, in half of every batch."""
-    return dataclasses.replace(Arm("classical", (Part(base), Part(COPIES + base, count, policy=policy))), **changes)  # type: ignore[arg-type]
+Shares = tuple[float, float]
+"""by which real images and those that are added to them make up a batch"""
+HALVES: Shares = (1.0, 1.0)
+
+
+def rival(policy: str, count: int, share: Shares = HALVES, base: str = "real", **changes: object) -> Arm:
+    """Return the arm that synthetic images must beat: as many classically augmented copies, by the shares that those have."""
+    parts = Part(base, share=share[0]), Part(COPIES + base, count, share=share[1], policy=policy)
+    return dataclasses.replace(Arm("classical", parts), **changes)  # type: ignore[arg-type]
 
 
 def balanced(balance: str, base: str = "real") -> Arm:
@@ -205,10 +211,19 @@ def with_synthetic(name: str, whole: Mapping[str, Labelled], chosen: str, real_i
         real_images: the real training images.
     """
     made = whole[chosen]
-    lacking = len(np.unique(made.labels)) < len(np.unique(real_images.labels))
-    shares = (float(len(real_images)), float(len(made))) if lacking else (1.0, 1.0)
-    both = Arm("both", (Part("real", share=shares[0]), Part("synthetic", share=shares[1])), name)
-    return (both,) if lacking else (Arm("synthetic", (Part("synthetic"),), name), both)
+    share = shares(made, real_images)
+    both = Arm("both", (Part("real", share=share[0]), Part("synthetic", share=share[1])), name)
+    return (both,) if lacks(made, real_images) else (Arm("synthetic", (Part("synthetic"),), name), both)
+
+
+def shares(made: Labelled, real_images: Labelled) -> Shares:
+    """Return halves, but the two sets' numbers of images where the synthetic ones lack classes, as a top-up of rare ones does."""
+    return (float(len(real_images)), float(len(made))) if lacks(made, real_images) else HALVES
+
+
+def lacks(made: Labelled, real_images: Labelled) -> bool:
+    """Whether synthetic images have none of some class."""
+    return len(np.unique(made.labels)) < len(np.unique(real_images.labels))
 
 
 class Advances(Protocol):

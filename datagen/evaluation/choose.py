@@ -12,7 +12,7 @@ import numpy as np
 
 from datagen import seeds
 from datagen.evaluation import arms, classical
-from datagen.evaluation.arms import Arm, Labelled, Trial
+from datagen.evaluation.arms import Arm, Labelled, Shares, Trial
 from datagen.records import ArmResult
 
 SHORTER = 3
@@ -102,12 +102,12 @@ class _Tried:
     loss: float
 
 
-def choose(trial: Trial, copies: int, train: Callable[[Sequence[Arm]], Sequence[ArmResult]], *, given_rate: bool, unbalanced: bool) -> Choice:
+def choose(trial: Trial, copies: tuple[int, Shares], train: Callable[[Sequence[Arm]], Sequence[ArmResult]], *, given_rate: bool, unbalanced: bool) -> Choice:
     """Choose on the validation parts, whose images their candidates do not train on; no test label is read.
 
     Args:
         trial: has the parts that `validation` gives, one pair at least.
-        copies: classically augmented images of the rival, as many as there are synthetic ones.
+        copies: how many classically augmented images the rival adds, and by which shares.
         train: trains arms and tests them.
         given_rate: keep the learning rate of the trial's settings.
         unbalanced: try class weights and oversampling too.
@@ -132,7 +132,7 @@ def choose(trial: Trial, copies: int, train: Callable[[Sequence[Arm]], Sequence[
     ways = {usual: by_rate[f"{rate:g}"]} | tried({mirrored: arms.real}, {}, mirrored)
     augment = _mirrored(ways, usual, images)
     plain = ways[augment]
-    others: dict[str, Callable[[str], Arm]] = {p: functools.partial(arms.rival, p, copies) for p in classical.POLICIES if p != "none"}
+    others: dict[str, Callable[[str], Arm]] = {p: functools.partial(arms.rival, p, *copies) for p in classical.POLICIES if p != "none"}
     if unbalanced:
         others |= {kind: functools.partial(arms.balanced, kind) for kind in BALANCES}
     scored = tried(others, {}, augment)

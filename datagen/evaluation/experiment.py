@@ -131,14 +131,15 @@ def conduct(trial: Trial, planned: Plan, *, kept: Kept | None = None, progress: 
     progress = progress or Progress(quiet=True)
     runner = Runner(trial, kept or Kept(None), progress, 1 if trial.command else planned.lanes)
     sets = trial.sets if trial.apart else ("",)
-    copies = max(len(trial.parts[name]) for name in trial.sets)
+    largest = max((trial.parts[name] for name in trial.sets), key=len)
+    copies = len(largest), arms.shares(largest, trial.parts["real"])
     choice = Choice(trial.settings.learning_rate)
     if planned.chooses and f"{choose.SELECT} 0" in trial.parts:
         choice = choose.choose(trial, copies, runner.all, given_rate=planned.given_rate, unbalanced=planned.unbalanced)
         trial = dataclasses.replace(trial, settings=dataclasses.replace(trial.settings, learning_rate=choice.learning_rate, augment=choice.augment))
         runner = dataclasses.replace(runner, trial=trial)
     own = {name: arms.with_synthetic(name, trial.parts, name or trial.sets[0], trial.parts["real"]) for name in sets}
-    shared = [arms.real(), arms.rival(choice.policy, copies), *_balanced(planned)]
+    shared = [arms.real(), arms.rival(choice.policy, *copies), *_balanced(planned)]
     results = runner.all([*shared, *(arm for each in own.values() for arm in each)], planned.repeats)
     if planned.native:
         results.append(runner.one(Arm("native", (Part("native"),), tested="native test")))

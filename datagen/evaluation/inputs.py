@@ -21,7 +21,7 @@ from datagen.evaluation.arms import Labelled
 from datagen.places import at, is_url
 from datagen.progress import Progress
 from datagen.reading.shards import Loaded, load
-from datagen.records import Dataset, Recipe
+from datagen.records import READ, Dataset, Recipe
 from datagen.sources import cache, scan, split
 
 MANIFEST = "manifest.json"
@@ -29,6 +29,8 @@ LARGEST, LARGER = 4.0, 1.1
 """how many times more pixels than the synthetic images real ones at their own size have at most, and must have to be shown so"""
 KEPT_BACK = "not said"
 """in place of the name of a folder of real images, where a report is given away"""
+FREE = {"test", "size", "verify_data"}
+"""settings of READ that may differ from those of the run's fit: `test` is looked at apart, and the synthetic images decide the size"""
 OTHERS = {"", "real", "test", "native", "native test", "command"}
 """what no synthetic set is called, since the sets of real images are"""
 NOTICEABLE, FAR = 0.02, 0.1
@@ -153,10 +155,10 @@ def gather(asked: Asked, recipe: Recipe, *, progress: Progress, report: Path | N
     made = {name: load(path) for name, path in asked.named().items()}
     height, width, channels = _common_shape(made, asked)
     dataset = scan.scan(source, reading, test=test, progress=progress, report=report)
-    sure = stored is not None and (stored["whole"] or reading.on_conflict == "refuse")
-    if stored is not None and sure and stored["fingerprint"] != _fingerprint(dataset, whole=stored["whole"]):
-        raise InputError("the images changed since the run was fitted", where=source, hint="restore them, or give --real and --test")
-    parts = split.split(dataset, holdout=reading.holdout, key=stored["key"] if stored else seeds.digest(recipe.seed, "holdout").hex())
+    if stored is not None and stored["fingerprint"] != _fingerprint(dataset, whole=stored["whole"]):
+        shared, remedy = ("", "restore them") if stored["whole"] else (", or some are among the test images", "restore them, take those out of --test")
+        raise InputError(f"the images changed since the run was fitted{shared}", where=source, hint=f"{remedy}, or give --real and --test")
+    parts = split.split(dataset, holdout=reading.holdout, key=stored["key"] if stored else split.KEY)
     for name, loaded in made.items():
         lacking = _match(dataset, parts, loaded, asked.named()[name], some=recipe.focus is not None)
         if lacking and recipe.focus is None:
@@ -174,10 +176,13 @@ def gather(asked: Asked, recipe: Recipe, *, progress: Progress, report: Path | N
         "fingerprint": dataset.fingerprint,
         "resize": reading.resize,
         "run": Path(asked.run).name if asked.run else None,
+        "later": stored is not None and not stored["whole"],
+        "others": _others(made, asked.run),
     }
     wanted = not recipe.quick and recipe.train_command is None
     native = None if not wanted else _native(dataset, (channels, height, width), reading, (rows, parts.test), progress)
-    notes = (*dataset.notes, *parts.notes, *_too_few(unseen.labels, dataset.classes))
+    lacking_test = _lacking(unseen.labels, dataset.classes) if dataset.test.any() else []
+    notes = (*dataset.notes, *parts.notes, *lacking_test, *_too_few(unseen.labels, dataset.classes))
     if asked.run is None and not dataset.test.any():
         progress.warn("the unseen images are held out of --real here: a generator that was fitted to that folder has seen them; --run RUN takes its own")
     return Inputs(real, synthetic, unseen, np.isin(rows, parts.select), native, dataset.classes, described, notes)
@@ -216,11 +221,19 @@ def _synthetic(loaded: Loaded, classes: tuple[str, ...], path: str, recipe: Reci
     if recipe.labels == "hard":
         return Labelled(loaded.images, place[loaded.labels], tuple(loaded.names))
     if loaded.probabilities is None:
-        raise InputError("has no probabilities for --labels soft", where=path, hint="--labels hard, or make the set with a filter")
+        raise InputError(
+            "has no probabilities for --labels soft", where=path, hint="--labels hard; a set has them where its generator has a filter, for up to 100 classes"
+        )
     if loaded.classes != classes:
         raise InputError("has other classes than the real images, so its soft labels mean something else", where=path, hint="--labels hard")
     soft = loaded.probabilities.astype(np.float32)
     return Labelled(loaded.images, place[loaded.labels], tuple(loaded.names), soft=soft / np.maximum(soft.sum(axis=1, keepdims=True), 1e-6))
+
+
+def _lacking(labels: np.ndarray, classes: tuple[str, ...]) -> list[str]:
+    """Say which classes have no image in the user's own test images."""
+    lacking = set(classes) - {classes[i] for i in np.unique(labels)}
+    return [f"no unseen real image of {len(lacking)} of {len(classes)} classes, about which nothing is measured: {_shown(lacking)}"] if lacking else []
 
 
 def _too_few(labels: np.ndarray, classes: tuple[str, ...]) -> list[str]:
@@ -259,11 +272,21 @@ def _where(asked: Asked, recipe: Recipe) -> tuple[str, str | None, Recipe, dict[
         lacking = asked.test is not None and stored.get("split", {}).get("test") == 0
         if asked.real is not None or (asked.test is not None and not lacking):
             raise UsageError("--run already says which real images; --real and --test contradict it", where="--run", hint="give one or the other")
-        reading = recipe.changed("run", **stored["settings"])
+        reading = _as_fitted(recipe, dict(stored["settings"]))
         known = {"key": stored["key"], "fingerprint": stored["fingerprint"], "whole": not lacking}
         return str(stored["source"]), asked.test if lacking else stored["test"], reading, known
     except (KeyError, TypeError, ValueError) as error:
         raise InputError("does not say which images the run was fitted to", where=Path(asked.run) / "data.json", hint="give --real and --test") from error
+
+
+def _as_fitted(recipe: Recipe, fitted: Mapping[str, Any]) -> Recipe:
+    """Return the recipe with a run's settings for reading images; UsageError where one that is given is another."""
+    given = recipe.settings(READ)
+    for key, value in fitted.items():
+        if key not in FREE and key in recipe.origins and given.get(key) != value:
+            what = f"is {given.get(key)!r} here, and {value!r} in the run's fit, whose images are read as they were then"
+            raise UsageError(what, where=key, hint="leave it out, or give --real and --test in place of --run")
+    return recipe.changed("run", **{key: value for key, value in fitted.items() if key != "verify_data"})
 
 
 def _match(dataset: Dataset, parts: split.Split, loaded: Loaded, path: str, *, some: bool) -> set[str]:
@@ -310,6 +333,18 @@ def _refuse_leaks(synthetic: Labelled, test: Labelled, path: str) -> None:
 def _described(dataset: Dataset, rows: np.ndarray, path: str) -> dict[str, Any]:
     counts = np.bincount(dataset.labels[rows], minlength=len(dataset.classes))
     return {"folder": Path(path).name, "images": len(rows), "counts": dict(zip(dataset.classes, counts.tolist(), strict=True))}
+
+
+def _others(made: Mapping[str, Loaded], run: str | None) -> list[str]:
+    """Return the sets of which nothing says that the run's generator, or a rule, made them: what that generator was fitted to is not known here."""
+    card = None if run is None else Path(run) / "generator" / "card.json"
+    own = storage.hash_file(card) if card is not None and card.is_file() else None
+
+    def of_run(manifest: Mapping[str, Any] | None) -> bool:
+        told = manifest.get("ingredients") if manifest is not None else None
+        return isinstance(told, Mapping) and ("rule" in told or (own is not None and told.get("generator") == own))
+
+    return [name for name, loaded in made.items() if run is not None and not of_run(loaded.manifest)]
 
 
 def _made(manifest: Mapping[str, Any] | None, labels: np.ndarray, classes: tuple[str, ...], path: str) -> dict[str, Any]:

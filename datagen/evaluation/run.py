@@ -28,22 +28,8 @@ from datagen.recogniser.fit import Settings
 from datagen.records import ANY, JUDGE, READ, SCHEMA, Recipe
 
 PLAN, REPORT, PAGE, TEXT = "plan.json", "report.json", "report.html", "report.md"
-OURS = {
-    PLAN,
-    REPORT,
-    PAGE,
-    TEXT,
-    outcome.PREDICTIONS,
-    outcome.SCORED,
-    command.LOG,
-    command.PREDICTIONS,
-    command.FOLDER,
-    "scan.json",
-    "status.json",
-    "arms",
-    ".lock",
-    holding.NAME,
-}
+BEGUN = {"scan.json", "status.json", ".lock", holding.NAME}
+"""what an evaluation has written before its plan"""
 FREE = ("threads", "device", "verify_data", "fail_under")
 """settings that may differ when an evaluation is continued"""
 LOOKED_AT = ("listed", "own")
@@ -156,10 +142,11 @@ def _several(shards: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
 
 
 def _check_out(out: Path, asked: Asked) -> None:
-    strange = strangers(out, OURS)
+    begun = (out / PLAN).is_file()
+    strange = [] if begun else strangers(out, BEGUN)
     outside(out, *asked.shards, asked.real, asked.test, asked.run, *inputs.sources(asked))
-    if strange and not (out / PLAN).is_file():
-        raise OutputError("is not empty and not a report", where=out, hint="give another --out")
+    if strange:
+        raise OutputError(f"is not empty and not a report (it holds {strange[0]!r})", where=out, hint="give another --out")
 
 
 def _known(job: Job) -> tuple[dict[str, Any] | None, bool]:
@@ -256,10 +243,8 @@ def _produce(job: Job, known: Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _trial(job: Job, found: Inputs, planned: Plan) -> Trial:
-    """Return the images and how to train, with the hashes of all that decides an arm; UsageError where the class in focus is unknown."""
-    focus = job.recipe.focus
-    if focus is not None and focus not in found.classes:
-        raise UsageError(f"unknown class {focus!r}", where="--focus", hint=nearest(focus, found.classes))
+    """Return the images and how to train, with the hashes of all that decides an arm; UsageError as `_focus`."""
+    focus = None if job.recipe.focus is None else _focus(job.recipe.focus, found)
     parts = found.parts(job.recipe.seed)
     hashes = {name: part.digest() for name, part in parts.items()} | {"command": command.decided_by(job.recipe.train_command)}
     own = None if job.recipe.train_command is None else (job.recipe.train_command, job.folder)
@@ -272,9 +257,20 @@ def _trial(job: Job, found: Inputs, planned: Plan) -> Trial:
         hashes=hashes,
         sets=found.sets,
         apart=len(found.sets) > 1 and not job.recipe.replicates,
-        focus=None if focus is None else found.classes.index(focus),
+        focus=focus,
         command=own,
     )
+
+
+def _focus(name: str, found: Inputs) -> int:
+    """Return the place of the class in focus; UsageError where it is unknown, or where it or all others have no unseen image."""
+    if name not in found.classes:
+        raise UsageError(f"unknown class {name!r}", where="--focus", hint=nearest(name, found.classes))
+    own = int((found.test.labels == found.classes.index(name)).sum())
+    if own in {0, len(found.test)}:
+        what = f"{own:,} of {len(found.test):,} unseen real images are of class {name!r}: its recall at equal false alarms needs some, and some others"
+        raise UsageError(what, where="--focus", hint="leave it out, or give test images of that class and of others")
+    return found.classes.index(name)
 
 
 def _measured(job: Job, trial: Trial, planned: Plan) -> dict[str, Measured]:

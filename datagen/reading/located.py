@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections import Counter
@@ -16,13 +17,13 @@ from datagen import holding, machine, seeds, storage, untrusted
 from datagen.errors import ArtefactError, InputError, UsageError
 from datagen.formats.folder import Folder
 from datagen.formats.names import class_folders
+from datagen.pictures import HEAD, begins_like_image, looks_like_image, suffix_of
 from datagen.places import is_url
 from datagen.reading.manifest import ShardSet, is_set, open_set
 from datagen.reading.remote import CACHE_BYTES, Remote
 from datagen.reading.verify import damage
 from datagen.records import ShardNote
 
-SUFFIXES = {f".{name}" for name in ["png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm"]}
 TRAINING = {"train", "training"}
 """what the part to train on is called, in any case"""
 IMAGES, INDEX, PACK = "images.bin", "index.bin", 2
@@ -149,8 +150,19 @@ def _images(root: Path, folder: Path) -> Iterator[str]:
     for inner, below, names in os.walk(folder):
         below[:] = sorted(name for name in below if not name.startswith("."))
         for name in sorted(names):
-            if os.path.splitext(name)[1].lower() in SUFFIXES and not name.startswith("."):
-                yield os.path.relpath(os.path.join(inner, name), root)
+            if not name.startswith(".") and _is_image(path := os.path.join(inner, name), root):
+                yield os.path.relpath(path, root)
+
+
+def _is_image(path: str, root: Path) -> bool:
+    """Whether this is an image of the folder as `fit` has it: a plain file, no link that leads out, called like an image or, without an ending, one inside."""
+    if not os.path.isfile(path) or (os.path.islink(path) and Path(os.path.realpath(root)) not in Path(os.path.realpath(path)).parents):
+        return False
+    if looks_like_image(path) or suffix_of(path).isalpha():
+        return looks_like_image(path)
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        return begins_like_image(file.read(HEAD))
+    return False
 
 
 def _whole_files(root: Path, classes: tuple[str, ...], names: list[str], labels: np.ndarray, hashes: np.ndarray | None, shards: int = 1) -> Located:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import stat
 import threading
 from contextlib import nullcontext
@@ -16,13 +15,13 @@ from PIL import Image
 from datagen.colour import eight_bits, load
 from datagen.errors import InputError
 from datagen.footprint import USUAL, footprint
+from datagen.pictures import HEAD, begins_like_image
 from datagen.silence import silence
 from datagen.sources import trust
 from datagen.sources.whole import whole
 
 VERSION = 3
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-_MAGIC = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff|RIFF....WEBP|BM|GIF8[79]a|II\*\0|MM\0\*|II\+\0|MM\0\+|P[1-7yfF]", re.DOTALL)
 _TURNED = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -103,13 +102,13 @@ def read_file(path: str | os.PathLike[str], max_pixels: int) -> bytes:
 def _check_head(head: bytes) -> None:
     if not head:
         raise InputError("is empty", hint=_DAMAGED)
-    if not _MAGIC.match(head):
+    if not begins_like_image(head):
         raise UnknownFormat("is no image of a known format", hint=_KNOWN)
 
 
 def _decode(data: bytes, max_pixels: int) -> Decoded:
     """Decode under `silence`; large images one at a time, so that many threads need no more memory than one."""
-    _check_head(data[:16])
+    _check_head(data[:HEAD])
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:

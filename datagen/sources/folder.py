@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from datagen.errors import InputError
+from datagen.pictures import looks_like_image
 from datagen.sources.listing import Problem, problem
 
-IMAGES = frozenset(("png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm"))
 _TEXTS = ("txt", "csv", "tsv", "json", "jsonl", "xml", "yaml", "yml", "md", "rst", "html", "htm", "ini", "log", "toml", "cfg")
 SIDECARS = frozenset((*_TEXTS, "py", "ipynb", "db", "md5", "sha256", "url", "lnk"))
 _DESKTOPS = ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", ".spotlight-v100", ".fseventsd")
@@ -36,16 +36,6 @@ class Tree:
     ignored: int = 0
     links: list[str] = field(default_factory=list)
     seen: set[tuple[int, int]] = field(default_factory=set)
-
-
-def suffix_of(path: str) -> str:
-    """Return the ending of a file's name in lower case without its dot, "" where it has none."""
-    return os.path.splitext(path)[1][1:].lower()
-
-
-def looks_like_image(path: str) -> bool:
-    """Whether a file's ending is one of images; what a file is, its content decides."""
-    return suffix_of(path) in IMAGES
 
 
 def is_junk(name: str, *, folder: bool) -> bool:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from datagen.errors import InputError, nearest
+from datagen.pictures import suffix_of
 from datagen.records import Recipe
 from datagen.sources import trust
-from datagen.sources.folder import SIDECARS, suffix_of
+from datagen.sources.folder import SIDECARS
 from datagen.sources.listing import DUPLICATE, LOOK, SKIP, Listing, Problem, problem, some
 from datagen.sources.look import Looks
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from datagen.errors import InputError
-from datagen.sources.folder import SIDECARS, Tree, looks_like_image, suffix_of
+from datagen.pictures import looks_like_image, suffix_of
+from datagen.sources.folder import SIDECARS, Tree
 from datagen.sources.listing import Listing, part_of, problem, some
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datagen.errors import InputError
+from datagen.pictures import looks_like_image
 
 SKIP, LOOK, DUPLICATE = "skip", "look", "duplicate"
 Problem = dict[str, str]
@@ -105,7 +106,7 @@ def list_source(source: str | os.PathLike[str], group: str | None) -> Listing:
             listing = layout.interpret(tree)
             listing.root = str(root)
             return listing
-        if any(folder.looks_like_image(p) for p in tree.files):
+        if any(looks_like_image(p) for p in tree.files):
             hint = f"give {root / rows[0]} for the rows, or move the Parquet files away"
             raise InputError(f"could be labelled Parquet ({rows[0]}) or class folders of image files", where=source, hint=hint)
         return parquet.list_parquet(root, rows, group)

@@ -13,6 +13,8 @@ from datagen.records import Dataset
 from datagen.sources.listing import some
 
 SELECT = 0.1
+KEY = seeds.digest(0, "holdout").hex()
+"""by which images are held out, whatever a run's seed is: fits of several seeds leave the same images unseen"""
 
 
 @dataclass(frozen=True)

@@ -175,12 +175,13 @@ def without_folder(manifest: Mapping[str, Any]) -> str:
 
 
 def _final(out: Place, content: bytes, notes: Sequence[ShardNote]) -> dict[str, Any] | None:
-    """Return the manifest of a set in which nothing has changed since it was written, else None."""
+    """Return the manifest of a set in which nothing has changed since it was written, but perhaps its card by its owner's hand; else None."""
     with contextlib.suppress(ArtefactError):
         known = storage.unseal(content, out.where(MANIFEST))
         files = known["files"] if isinstance(known.get("files"), dict) else {"": ""}
         same = known.get("shards") == [asdict(note) for note in sorted(notes, key=lambda note: note.id)]
-        if same and all(hashlib.sha256(out.read(name) or b"").hexdigest() == sha256 for name, sha256 in files.items()):
+        there = {name: out.read(name) or b"" for name in files}
+        if same and all(hashlib.sha256(there[name]).hexdigest() == sha256 or (name == CARD and there[name]) for name, sha256 in files.items()):
             return known
     return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,4 +108,5 @@ def _rows(found: ShardSet, note: ShardNote) -> Rows:
     columns = {name: joined(name) for name in names}
     if columns["labels"].max() >= len(found.classes):
         raise ArtefactError("has labels that are no class", where=found.place.where(note.file))
-    return Rows([image for part in parts for image in part.images], classes=found.classes, suffix=parts[0].suffix, source=parts[0].source, **columns)
+    made = Rows([image for part in parts for image in part.images], classes=found.classes, suffix=parts[0].suffix, source=parts[0].source, **columns)
+    return replace(made, tried=note.tried, forced=note.forced, near_copies=note.near_copies)

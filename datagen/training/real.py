@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from datagen import ranks, seeds, storage
+from datagen import ranks, storage
 from datagen.errors import InputError
 from datagen.progress import Progress
 from datagen.records import READ, Dataset, Recipe
@@ -38,7 +38,7 @@ def read(source: str | Path, recipe: Recipe, out: Path, progress: Progress, *, b
         raise InputError(f"the images changed since this run began ({detail})", where=source, hint="restore them, or fit into another --out")
     wanted, sentence = shape.plan_shape(dataset, recipe)
     pixels = cache.pixels(dataset, wanted, recipe, progress=progress)
-    key = seeds.digest(recipe.seed, "holdout").hex()
+    key = split.KEY if stored is None else stored["key"]
     parts = split.split(dataset, holdout=recipe.holdout, key=key)
     if stored is None:
         storage.write_json(out / "data.json", _data(source, dataset, recipe, parts, key))

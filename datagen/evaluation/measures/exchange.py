@@ -26,7 +26,7 @@ class Exchange:
         "exchange.points.images": "real training images",
         "exchange.points.accuracy": "share of unseen real images named right, mean over the repeats",
         "exchange.points.fitted": "the same after the monotone fit",
-        "exchange.synthetic": "the same of a recogniser trained on synthetic images only, for as many steps",
+        "exchange.synthetic": "the same of a recogniser trained on synthetic images only, for as many steps; null, and no more said, where they lack classes",
         "exchange.images": "real images that give the accuracy of the synthetic ones; null where the curve does not reach it",
         "exchange.low": "lower end of its 95 % interval; null where no draw of the bootstrap is on the curve",
         "exchange.high": "upper end; null where it lies above the curve's top",
@@ -44,12 +44,12 @@ class Exchange:
         points = sorted(int(name.split()[1]) for name in context.names() if name.startswith(f"{CURVE} ") and name.split()[1].isdigit())
         own = f"{CURVE} synthetic"
         if not points or own not in context.names():
-            return Finding(
-                "exchange", math.nan, math.nan, math.nan, "How many real images the synthetic ones equal was not measured: there is no learning curve.", {}
-            )
+            why = "they lack classes, so that nothing is trained on them alone" if points else "there is no learning curve"
+            sentence = f"How many real images the synthetic ones equal was not measured: {why}."
+            return Finding("exchange", math.nan, math.nan, math.nan, sentence, {"points": _points(context, points), "synthetic": None} if points else {})
         correct = [context.correct(f"{CURVE} {count}") for count in points]
         found = curve.equal(points, correct, context.correct(own), deviation=_deviation(context), seed=context.seed, groups=context.groups)
-        details = _details(context, points, correct, found)
+        details = _details(context, points, found)
         return Finding("exchange", _known(found.images), _known(found.low), _known(found.high), _sentence(context, points, found), details)
 
 
@@ -63,14 +63,18 @@ def _known(value: float) -> float:
     return math.nan if math.isinf(value) else value
 
 
-def _details(context: Context, points: list[int], correct: list[np.ndarray], found: Equal) -> dict[str, Any]:
-    accuracies = np.array([values.mean() for values in correct])
-    fitted, scale = curve.monotone(accuracies), 1000 / len(context.synthetic)
+def _points(context: Context, points: list[int]) -> list[dict[str, Any]]:
+    accuracies = np.array([context.correct(f"{CURVE} {count}").mean() for count in points])
+    return [{"images": n, "accuracy": rounded(a), "fitted": rounded(f)} for n, a, f in zip(points, accuracies, curve.monotone(accuracies), strict=True)]
+
+
+def _details(context: Context, points: list[int], found: Equal) -> dict[str, Any]:
+    scale = 1000 / len(context.synthetic)
     own = context.results(f"{CURVE} synthetic")
     numbers = {"images": found.images if not found.bound else math.nan, "low": found.low, "high": found.high}
     rates = {"rate": numbers["images"] * scale, "rate_low": found.low * scale, "rate_high": found.high * scale}
     return {
-        "points": [{"images": n, "accuracy": rounded(a), "fitted": rounded(f)} for n, a, f in zip(points, accuracies, fitted, strict=True)],
+        "points": _points(context, points),
         "synthetic": rounded(float(context.correct(f"{CURVE} synthetic").mean())),
         **{key: None if math.isinf(value) or math.isnan(value) else round(value, 1) for key, value in (numbers | rates).items()},
         "bound": found.bound,

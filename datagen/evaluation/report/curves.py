@@ -61,12 +61,11 @@ def learning(found: Mapping[str, Any]) -> Markup | None:
     """Draw the learning curve with the accuracy of the synthetic images; where the two meet is what these are worth.
 
     Args:
-        found: report.json's `measures.exchange`; None comes out where it has no points.
+        found: report.json's `measures.exchange`; None comes out where it has no points, or no accuracy of synthetic images alone.
     """
-    points = found.get("points") or []
-    if not points:
+    points, level = found.get("points"), found.get("synthetic")
+    if not points or level is None:
         return None
-    level = found["synthetic"]
     frame = Frame([p["images"] for p in points], [level, *(p["accuracy"] for p in points), *(p["fitted"] for p in points)])
     parts = frame.grid("real training images")
     y = frame.y(level)

@@ -101,6 +101,8 @@ KEYS: Mapping[str, str] = {
     "data.fingerprint": "of the real images, decided by pixels, labels and classes",
     "data.resize": "how real images were brought to the shape of the synthetic ones",
     "data.run": "name of the run whose images and hold-out were taken, or null",
+    "data.later": "whether that run held no image out and the test images were given after it",
+    "data.others": "synthetic sets that no manifest says to be of that run's generator",
     "measured": "how it was measured",
     "measured.shape": "channels, height, width in pixels",
     "measured.repeats": "of every arm",

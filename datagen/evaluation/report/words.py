@@ -48,7 +48,7 @@ def difference(key: str) -> str:
 def worth(exchange: Mapping[str, Any]) -> str:
     """Return in a few words how many real images a set equals, from report.json's `measures.exchange`; a dash where that is unknown."""
     points = exchange.get("points")
-    if not points:
+    if not points or exchange["synthetic"] is None:
         return "–"
     if exchange["bound"]:
         return f"{points[-1]['images']:,} or more" if exchange["bound"] == "above" else f"fewer than {points[0]['images']:,}"
@@ -167,17 +167,20 @@ def _curve(context: Context) -> list[str]:
     if not points:
         return []
     results = context.results(f"{CURVE} {points[0]}")
+    compared = "; for the comparison with it the synthetic images train for as many" if f"{CURVE} synthetic" in context.names() else ""
     return [
         f"The learning curve trains on {', '.join(f'{count:,}' for count in points)} real images, every point for {results[0].steps:,} steps, "
-        f"half of an arm's, {'once' if len(results) == 1 else f'{len(results)} times'}; for the comparison with it the synthetic images train for as many."
+        f"half of an arm's, {'once' if len(results) == 1 else f'{len(results)} times'}{compared}."
     ]
 
 
 def _generator(found: Inputs) -> str:
     data = found.described
     if data["run"] is not None:
-        kept = "held out by the run's own key" if data["test"]["held_out"] else "the run's own test images"
-        return f"The unseen images are {kept}: the generator of {data['run']} was not fitted to them."
+        own = "a folder that was given after the fit, and none of them is among its images" if data["later"] else "the run's own test images"
+        kept = "held out by the run's own key" if data["test"]["held_out"] else own
+        others = f" Whether the generator behind {', '.join(data['others'])} was, this report cannot know." if data["others"] else ""
+        return f"The unseen images are {kept}: the generator of {data['run']} was not fitted to them.{others}"
     if data["test"]["held_out"]:
         return "The unseen images were held out here. Only with --run RUN does this report know that the generator was fitted without them."
     return "The unseen images are a folder of their own. Whether the generator was fitted without them, this report cannot know."
