@@ -68,7 +68,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False, validate_default=True)
 
     seed: int = setting(ANY, "everything random follows from it", 0, ge=0, lt=2**63)
-    device: Literal["auto", "cpu", "cuda", "mps"] = setting(ANY, "where to compute; auto takes a GPU where there is one", "auto")
+    device: Literal["auto", "cpu", "cuda", "mps"] = setting(ANY, "where to compute; auto takes CUDA where there is one", "auto")
     deterministic: bool = setting(ANY, "fp32 and fixed layout: equal bytes across machines of one kind", False)
     threads: int | None = setting(ANY, "compute threads; planned by a short timing", ge=1, le=1024)
 
@@ -96,11 +96,11 @@ class Recipe(BaseModel):
     beta: NotNegative | None = setting(FIT, "weight of the KL term of a VAE, 1 is the plain ELBO")
     texture: int | None = setting(FIT, "numbers of what vae's decoder leaves out of an image, drawn with its latent", ge=0, le=4096)
     prior: Literal["auto", "flow", "local"] = setting(FIT, "of vae's latents: a flow, or local Gaussians; auto: a flow on a GPU", "auto")
-    gamma: NotNegative | None = setting(FIT, "weight of the R1 and R2 penalties of a GAN")
+    gamma: NotNegative | None = setting(FIT, "weight of gan's R1 and R2 penalties")
     loss: Literal["non-saturating", "minimax"] = setting(FIT, "generator's loss of dcgan (Goodfellow et al. 2014)", "non-saturating")
     augment: str | None = setting(
         FIT,
-        "augmentation for critics: none, or some of translate,cutout,colour",
+        "of what the critics of gan and dcgan see: none, or some of translate,cutout,colour",
         pattern=AUGMENT,
     )
     flips: bool = setting(FIT, "mirror training images; only where mirrored images keep their label", False)

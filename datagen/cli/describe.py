@@ -181,7 +181,7 @@ def run(
     """Print what is there."""
     settings = {key: getattr(asked.recipe, key) for key in VERB.settings()}
     value = describe(path, verify=verify, expect=expect, preview=preview, page=page, progress=asked.progress, **settings)
-    return Outcome(value, _text(value), NEXT[value["kind"]].format(quoted(path)))
+    return Outcome(value, _text(value), NEXT[value["kind"]].format(quoted(path)) if value.get("finished", True) else "")
 
 
 VERB = Verb(run, "Say what a run, shards or a labelled folder holds.", (READ,), without=("dry_run",), example="datagen describe photos --page scan.html")

@@ -29,7 +29,6 @@ def run(
 
 def _plan(asked: Asked, folder: str) -> Outcome:
     """Scan and decide as `fit` does, and stop there; no folder is made."""
-    from datagen import seeds
     from datagen.sources import cache, scan, shape, split
     from datagen.training import plan
     from datagen.training.batches import Batches
@@ -37,7 +36,7 @@ def _plan(asked: Asked, folder: str) -> Outcome:
     begun, recipe = time.monotonic(), asked.recipe
     data = scan.scan(folder, recipe, test=recipe.test, progress=asked.progress)
     wanted, sentence = shape.plan_shape(data, recipe)
-    parts = split.split(data, holdout=recipe.holdout, key=seeds.digest(recipe.seed, "holdout").hex())
+    parts = split.split(data, holdout=recipe.holdout, key=split.KEY)
     train = parts.train
     counts = plan.counts_of(data.labels[train], len(data.classes))
     pixels = cache.pixels(data, wanted, recipe, progress=asked.progress)

@@ -296,7 +296,7 @@ def _match(dataset: Dataset, parts: split.Split, loaded: Loaded, path: str, *, s
         classes of the real images that the set has no image of, as one that tops up the rare ones.
     """
     if not len(parts.test):
-        raise UsageError("there are no unseen real images to test on", where="--test", hint="give --test FOLDER, or a --holdout above 0")
+        raise UsageError("there are no unseen real images to test on", where="--test", hint="give --test FOLDER; without --run, or a --holdout above 0")
     seen = {dataset.classes[i] for i in np.unique(dataset.labels[~dataset.test])}
     made = {loaded.classes[i] for i in np.unique(loaded.labels)}
     unnamed = set() if some else seen - set(loaded.classes)

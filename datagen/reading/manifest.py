@@ -110,7 +110,7 @@ def open_set(path: str | Path, *, allow_partial: bool = False) -> ShardSet:
     found = (read_note(place, id) for id in _noted(place, count))
     notes = tuple(note for note in found if note is not None)
     if not allow_partial:
-        hint = "give its synthesize command again, or allow_partial=True"
+        hint = "give its synthesize command again (in Python allow_partial=True takes what is there)"
         raise ArtefactError(f"is not finished: {len(notes)} of {count} shards are there", where=path, hint=hint)
     return _matching(ShardSet(place, plan, notes, None), count)
 

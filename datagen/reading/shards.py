@@ -21,7 +21,7 @@ from datagen.contracts import Rows
 from datagen.errors import ArtefactError, InputError, UsageError, nearest, printable
 from datagen.formats import encode
 from datagen.formats.folder import Folder, image_names
-from datagen.reading.located import Located, locate
+from datagen.reading.located import Found, Located, locate
 from datagen.reading.manifest import ShardSet, is_set, open_set
 from datagen.reading.remote import CACHE_BYTES
 from datagen.reading.turns import Turns
@@ -35,7 +35,7 @@ PIECE = 256
 """images decoded by one thread at a time"""
 
 
-def picture(content: bytes, where: object) -> Image.Image:
+def picture(content: bytes, where: object, of: Found) -> Image.Image:
     """Return an image file upright, as mode L or RGB in sRGB, on white where it is transparent; ArtefactError where it cannot be decoded."""
     try:
         image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
@@ -46,7 +46,10 @@ def picture(content: bytes, where: object) -> Image.Image:
             return image
         return Image.fromarray(colour.eight_bits(ImageOps.exif_transpose(image), []))
     except Exception as error:  # Pillow's plug-ins raise whatever a damaged file makes them trip over
-        raise ArtefactError("cannot be decoded", where=where, hint=untrusted.VERIFY) from error
+        own = isinstance(of, Located) and of.hashes is None
+        raise ArtefactError(
+            "cannot be decoded", where=where, hint=f"remove it; datagen describe {of.root} names all such" if own else untrusted.VERIFY
+        ) from error
 
 
 def _plain(image: Image.Image) -> bool:
@@ -158,7 +161,7 @@ class ShardDataset(Dataset[Any]):
         content, label = self._located.content(row), self._located.label(row)
         if self.transform is None and self._head and encode.is_own_png(content, self._head) and (pixels := _own(content)) is not None:
             return pixels, label
-        image = picture(content, self._located.name(row))
+        image = picture(content, self._located.name(row), self._located)
         return (self.transform(image), label) if self.transform is not None else (_tensor(image), label)
 
 
@@ -312,7 +315,7 @@ def _load_folder(path: str | Path, limit: int | None) -> Loaded:
         rows = rows[place < each][:limit]
     pixels = []
     for row in rows.tolist():
-        image = np.asarray(picture(located.content(row), located.name(row)))
+        image = np.asarray(picture(located.content(row), located.name(row), located))
         pixels.append(image[..., None] if image.ndim == 2 else image)
     shapes = {image.shape for image in pixels}
     if {shape[:2] for shape in shapes} != {pixels[0].shape[:2]}:

@@ -13,7 +13,8 @@ from datagen.pictures import looks_like_image
 from datagen.sources.listing import Problem, problem
 
 _TEXTS = ("txt", "csv", "tsv", "json", "jsonl", "xml", "yaml", "yml", "md", "rst", "html", "htm", "ini", "log", "toml", "cfg")
-SIDECARS = frozenset((*_TEXTS, "py", "ipynb", "db", "md5", "sha256", "url", "lnk"))
+_PHONES = ("mov", "mp4", "m4v", "avi", "aae")
+SIDECARS = frozenset((*_TEXTS, *_PHONES, "py", "ipynb", "db", "md5", "sha256", "url", "lnk"))
 _DESKTOPS = ("thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", ".spotlight-v100", ".fseventsd")
 _JUNK = frozenset((*_DESKTOPS, ".ipynb_checkpoints", ".git", ".svn", ".hg", ".cache", ".thumbnails", ".datagen"))
 _JUNK_BEGINNINGS = ("._", ".trash", ".tmp-", ".nfs")

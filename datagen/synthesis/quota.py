@@ -47,6 +47,8 @@ def counts(recipe: Recipe, classes: Sequence[str], real: Mapping[str, int] | Non
         _known(chosen, classes, UsageError, "--classes")
         wanted = {name: number if name in chosen else 0 for name, number in wanted.items()}
     if not any(wanted.values()):
+        if asked[0] == "balance_with":
+            raise UsageError("has as many images of each class already", where=str(recipe.balance_with), hint="--per-class makes as many of each")
         raise UsageError("no image is wanted of any class", where=_flag(asked[0]), hint="ask for one at least")
     return tuple(wanted[name] for name in classes)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datagen import machine, places, ranks, registry
+from datagen import machine, places, ranks, registry, storage
 from datagen import recipe as recipes
 from datagen.contracts import Engine, Format
 from datagen.errors import DatagenError
@@ -27,6 +27,8 @@ from datagen.synthesis.stopping import Stopping
 from datagen.synthesis.worker import ShardMaker
 
 GPU_WORKERS = 8
+ALLOWED = ("on_conflict", "drop_small", "allow_synthetic", "max_pixels")
+"""settings for reading images that decide whether a folder is refused"""
 
 
 @dataclass(frozen=True)
@@ -150,10 +152,19 @@ def _order(run: str, out: Place, recipe: Recipe, progress: Progress) -> Order:
     commit.refuse_many(out, format)
     origin = look(run, recipe)
     explicit = recipe.origins.get("shard_images", "default") not in {"default", "plan"}
-    counts = quota.counts(recipe, origin.classes, origin.real, progress)
+    counts = quota.counts(_reading(run, recipe), origin.classes, origin.real, progress)
     plan = Plan(origin.classes, counts, recipe.seed, shard_size(recipe.shard_images, origin.shape, explicit, sum(counts)))
     most = machine.processors() if origin.device == "cpu" else min(GPU_WORKERS, machine.processors())
     return Order(out, origin, plan, recipe.planned(workers=max(1, min(most, plan.shards))), format, engine, engine.rank())
+
+
+def _reading(run: str, recipe: Recipe) -> Recipe:
+    """Return the recipe with what the run's fit allowed in images, where nothing else is said: a folder that it took is taken to balance with, too."""
+    data = Path(run) / "data.json"
+    if run.startswith(RULE) or recipe.balance_with is None or not data.is_file():
+        return recipe
+    fitted = storage.read_json(data, limit=1 << 28).get("settings", {})
+    return recipe.changed("run", **{key: fitted[key] for key in ALLOWED if key in fitted and key not in recipe.origins})
 
 
 def _separate(run: str, order: Order) -> None:

@@ -57,7 +57,7 @@ def fit(source: str | Path, out: str | Path | None = None, recipe: Recipe | None
     """
     begun = time.monotonic()
     recipe = recipe or recipes.gather(None, [], **settings)
-    out = Path(out) if out is not None else Path(f"{Path(source).stem}-run")
+    out = Path(out) if out is not None else Path(f"{Path(source).name if Path(source).is_dir() else Path(source).stem}-run")
     device = machine.device(recipe.device, deterministic=recipe.deterministic)
     registry.load("families", recipe.family)
     _check_out(out, source, recipe.test)
@@ -75,6 +75,7 @@ def _lead(source: str | Path, out: Path, recipe: Recipe, progress: Progress, *, 
         asked = _asked(recipe)
         known = _known(out, asked)
         if known and (out / "generator" / "card.json").is_file():
+            real.scanned(source, recipe, out, progress, begun=True)
             progress.say(f"{out} is finished already; nothing to do")
             ranks.barrier()
             return Fitted(_summary(out, begun, finished=True))

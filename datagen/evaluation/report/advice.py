@@ -43,7 +43,7 @@ def caution(report: Mapping[str, Any]) -> str | None:
     """Return a sentence where the recogniser was far from trained, or trained once for each arm."""
     once = (
         "This verdict rests on one training of each arm. Two trainings on the same images differ, too, and its interval does not know by how much: "
-        "--repeats 3 shows it."
+        "--repeats 3 shows it (without --quick, into another --out)."
     )
     return _weak(report) or (once if report["measured"]["repeats"] == 1 else None)
 
@@ -64,7 +64,7 @@ def _longer(report: Mapping[str, Any]) -> list[str]:
     if not _weak(report):
         return []
     steps = LONGER * report["measured"]["settings"]["steps"]
-    return [f"Train the recogniser longer before anything else, as it was still learning: --steps {steps}, or a GPU."]
+    return [f"Train the recogniser longer before anything else, as it was still learning: --steps {steps} into another --out, or a GPU."]
 
 
 def _shortcut(report: Mapping[str, Any]) -> list[str]:
