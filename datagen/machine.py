@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from datagen.errors import ResourceError
+from datagen.errors import ResourceError, UsageError
 
 DRIVERS = ("nvidiactl", "nvhost-ctrl", "nvmap", "dxg", "kfd")
 """devices of NVIDIA's driver, its Tegra and WSL forms, and of AMD's; without any of them torch need not be asked"""
@@ -47,6 +47,8 @@ def device(wanted: str, *, deterministic: bool = False) -> str:
     """
     if wanted == "cpu":
         return "cpu"
+    if deterministic and wanted == "mps":
+        raise UsageError("torch has no deterministic steps on it", where="--deterministic with --device mps", hint="leave one of them out")
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     driverless = sys.platform == "linux" and not any(os.path.exists(f"/dev/{name}") for name in DRIVERS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +17,8 @@ from datagen.generators.layers import Painter, Tower, normal_like
 from datagen.generators.prior import ClassGaussians
 
 FEATURES = 256
+WALKED, NUMBERS = 500, 1 << 25
+"""training images that are looked at together after the last step, and numbers that they have at most"""
 
 
 class Encoder(nn.Module):
@@ -50,6 +53,11 @@ EXPLAINED = {
     "nats": "E[−log N(x; decoder(z, y), σ²)], nats an image, σ² the mean squared error of the batch: how badly images are rebuilt",
     "kl": "KL(q(z | x) ‖ N(0, 1)), nats an image: what the latent knows of the image",
 }
+
+
+def walked(state: State) -> int:
+    """Return how many training images are looked at together after the last step."""
+    return max(1, min(WALKED, NUMBERS // math.prod(state.spec.shape)))
 
 
 class CVAE:
@@ -99,7 +107,7 @@ class CVAE:
     def finish(self, state: State, images: Walk) -> None:
         """Fit the class prior to the posteriors of the training images."""
         means, variances, labels = [], [], []
-        for pictures, classes in images(500):
+        for pictures, classes in images(walked(state)):
             mean, log_variance = state.modules["encoder"](pictures, classes)
             means.append(mean.cpu())
             variances.append(log_variance.exp().cpu())

@@ -113,7 +113,7 @@ class DCGAN:
         objective = losses.minimax if recipe.loss == "minimax" else losses.non_saturating
         generator_loss = objective(critic(augment(fake, recipe.augment), labels))
         on_generator = descend(state.optimizers["generator"], generator_loss)
-        share = torch.sigmoid(torch.stack([on_real.mean(), on_fake.mean()])).detach()
+        share = torch.stack([torch.sigmoid(on_real).mean(), torch.sigmoid(on_fake).mean()]).detach()
         return {"critic": on_critic, "generator": on_generator, "d_real": share[0], "d_fake": share[1]}
 
     def finish(self, state: State, images: Walk) -> None:

@@ -48,14 +48,14 @@ EXPLAINED = {
     "generator": "E[softplus(D(x) − D(G(z)))] over the same pairs",
     "margin": "E[D(x) − D(G(z))]: by how much real images lead; near 0 is a draw",
     "penalty": "E‖∇D‖² on real and synthetic images (R1 + R2), 0 in steps without it",
-    "whole": f"critic + gamma / 2 · {PENALTY_EVERY} · penalty in every {PENALTY_EVERY}th step: what the critic minimises",
+    "whole": f"critic + gamma / 2 · {PENALTY_EVERY} · penalty in a step of {PENALTY_EVERY}, drawn at random: what the critic minimises",
 }
 
 
 class GAN:
     """Pairs of one real and one generated image of a class; the critic's gradient is held small on both (R3GAN, Huang et al. 2024)."""
 
-    paper = "Huang et al. 2024 (arXiv 2501.05441), eq. 2 with R1 and R2; penalties: Mescheder et al. 2018, eq. 9 and 10, every 4th step as Karras et al. 2020"
+    paper = "Huang et al. 2024 (arXiv 2501.05441), eq. 2 with R1 and R2; penalties: Mescheder et al. 2018, eq. 9 and 10, in one step of 4 (Karras et al. 2020)"
     kept = ("generator",)
     explained = EXPLAINED
 

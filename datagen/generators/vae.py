@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,17 +13,17 @@ from torch import nn
 from datagen.contracts import Spec, Stage, State, Walk
 from datagen.generators import losses
 from datagen.generators.cvae import EXPLAINED as OF_A_BOUND
-from datagen.generators.cvae import Decoder
+from datagen.generators.cvae import Decoder, walked
 from datagen.generators.descent import adam, descend
 from datagen.generators.flow import Flow
 from datagen.generators.layers import Tower, normal_like
 from datagen.generators.prior import EXTRA, ClassGaussians, LocalGaussians
 from datagen.generators.texture import Texture
 
-WALKED, NUMBERS = 500, 1 << 25
-"""training images that are looked at together after the last step, and numbers that they have at most"""
 FEW = 30
 """images of the smallest class from which a flow is learnt"""
+FLOW = 0.5
+"""step of the flow beside that of the autoencoder"""
 SEEING, GROUPS = 16, 4
 """channels of the recogniser's first layer, at least, and groups of channels in its norms"""
 TEXTURE = 256
@@ -172,7 +171,7 @@ class VAE:
         flow = Flow(spec.classes, int(recipe.latent or 0))
         state.modules["prior"] = flow
         if state.trains:
-            state.optimizers["flow"] = adam(flow.parameters(), state, step=1e-3, betas=(0.9, 0.99), decay=1e-4)
+            state.optimizers["flow"] = adam(flow.parameters(), state, step=FLOW * (recipe.learning_rate or 0.0), betas=(0.9, 0.99), decay=1e-4)
 
     @torch.no_grad()
     def _latents(self, state: State, images: Walk) -> torch.Tensor:
@@ -209,15 +208,11 @@ class VAE:
         return images.clamp(-1, 1)
 
 
-def _walked(state: State) -> int:
-    return max(1, min(WALKED, NUMBERS // math.prod(state.spec.shape)))
-
-
 @torch.no_grad()
 def _posteriors(state: State, images: Walk) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return means and variances [N, latent] of the posteriors and labels [N] of all training images, on the CPU."""
     found = []
-    for pictures, labels in images(_walked(state)):
+    for pictures, labels in images(walked(state)):
         mean, log_variance = state.modules["encoder"](pictures)
         found.append((mean.cpu(), log_variance.exp().cpu(), labels.cpu()))
     means, variances, labels_of = (torch.cat(parts) for parts in zip(*found, strict=True))
@@ -227,5 +222,5 @@ def _posteriors(state: State, images: Walk) -> tuple[torch.Tensor, torch.Tensor,
 @torch.no_grad()
 def _left_out(state: State, images: Walk, means: torch.Tensor, every: int = 1) -> Iterator[torch.Tensor]:
     """Yield what the decoder leaves out of the training images [N, C, H, W], of one in so many, by their posterior means [N, latent]."""
-    for (pictures, labels), own in zip(images(_walked(state)), means.split(_walked(state)), strict=True):
+    for (pictures, labels), own in zip(images(walked(state)), means.split(walked(state)), strict=True):
         yield pictures[::every] - state.modules["decoder"](own[::every].to(pictures), labels[::every]).float()

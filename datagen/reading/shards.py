@@ -35,7 +35,7 @@ PIECE = 256
 """images decoded by one thread at a time"""
 
 
-def picture(content: bytes, where: object, of: Found) -> Image.Image:
+def picture(content: bytes, where: object, of: Found | None = None) -> Image.Image:
     """Return an image file upright, as mode L or RGB in sRGB, on white where it is transparent; ArtefactError where it cannot be decoded."""
     try:
         image: Image.Image = Image.open(io.BytesIO(content), formats=FORMATS)
@@ -46,10 +46,8 @@ def picture(content: bytes, where: object, of: Found) -> Image.Image:
             return image
         return Image.fromarray(colour.eight_bits(ImageOps.exif_transpose(image), []))
     except Exception as error:  # Pillow's plug-ins raise whatever a damaged file makes them trip over
-        own = isinstance(of, Located) and of.hashes is None
-        raise ArtefactError(
-            "cannot be decoded", where=where, hint=f"remove it; datagen describe {of.root} names all such" if own else untrusted.VERIFY
-        ) from error
+        own = f"remove it; datagen describe {of.root} names all such" if isinstance(of, Located) and of.hashes is None else None
+        raise ArtefactError("cannot be decoded", where=where, hint=own or untrusted.VERIFY) from error
 
 
 def _plain(image: Image.Image) -> bool:

@@ -20,6 +20,8 @@ RISE = 0.2
 """share of the steps in which the learning rate rises"""
 STATISTICS = 10_000
 """images that mean and deviation are taken from"""
+COUNTED = 1 << 22
+"""numbers of images that are counted together"""
 STEADY = ("small",)
 """recognisers that draw no random numbers while they train"""
 RESIDENT = 8 << 30
@@ -276,12 +278,23 @@ def _statistics(several: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[torch
     means, squares = [], []
     for images, _ in several:
         rows = np.unique(np.linspace(0, len(images) - 1, min(len(images), STATISTICS)).astype(np.int64))
-        sample = images[rows]
-        means.append(sample.mean((0, 1, 2), dtype=np.float64))
-        squares.append(sample.var((0, 1, 2), dtype=np.float64) + means[-1] ** 2)
+        shares = _histogram(images, rows) / (len(rows) * images.shape[1] * images.shape[2])
+        means.append(shares @ np.arange(256.0))
+        squares.append(shares @ np.arange(256.0) ** 2)
     mean = np.mean(means, axis=0)
     deviation = np.sqrt(np.maximum(np.mean(squares, axis=0) - mean**2, 1.0))
     return torch.from_numpy(mean.astype(np.float32)), torch.from_numpy(deviation.astype(np.float32))
+
+
+def _histogram(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return int64 [C, 256], how often each value is among the pixels of some rows of uint8 [N, H, W, C], few images in memory at a time."""
+    channels = images.shape[3]
+    found = np.zeros((channels, 256), np.int64)
+    piece = max(1, COUNTED // max(1, images[0].size))
+    for start in range(0, len(rows), piece):
+        block = images[rows[start : start + piece]]
+        found += np.stack([np.bincount(block[..., channel].ravel(), minlength=256) for channel in range(channels)])
+    return found
 
 
 def _optimizer(net: nn.Module, settings: Settings) -> torch.optim.SGD:

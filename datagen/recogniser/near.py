@@ -18,6 +18,8 @@ ALARMS = 0.001
 """share of unseen real images that may be taken for copies"""
 STEEPNESS = 6.0
 """the share of images below a small score grows at least with this power of it: below 1,000 unseen images the limit is lowered by that"""
+TWINS = 0.1
+"""share of the median score of unseen images below which one is taken for a copy of a training image itself: by that power one in a million is so near"""
 FITTED = 5_000
 """training images that the directions are learnt from"""
 BLOCK = 512
@@ -108,9 +110,13 @@ def _blocks(images: np.ndarray, rows: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _limit(scores: np.ndarray) -> float:
-    """Return a score that one in a thousand unseen images stays below; of fewer than a thousand it is guessed from the least."""
+    """Return a score that one in a thousand unseen images stays below; of fewer than a thousand it is guessed from the least.
+
+    Unseen images that nearly repeat a training image, as frames of one burst do, say nothing of how near others come: they are left out.
+    """
     if not len(scores):
         return 0.0
+    scores = scores[scores >= TWINS * np.median(scores)]
     if len(scores) * ALARMS >= 1:
         return float(np.sort(scores)[int(len(scores) * ALARMS)])
     return float(scores.min() * (len(scores) * ALARMS) ** (1 / STEEPNESS))

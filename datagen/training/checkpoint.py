@@ -69,7 +69,7 @@ def save(folder: Path, state: State, averages: Mapping[str, Average], *, stage: 
     except OutputError:
         _drop_all_but(1, folder, of=candidates(folder))
         _write(path, content, card)
-    _drop_all_but(KEEP, folder, of=[p for p in folder.iterdir() if p.is_dir() and p.name.isdigit()])
+    _drop_all_but(KEEP, folder, of=candidates(folder))
     return path
 
 
@@ -137,6 +137,14 @@ def load_nets(weights: Mapping[str, torch.Tensor], prefix: str, nets: Mapping[st
             raise ArtefactError(f"does not fit the net {name!r}: {str(error).splitlines()[-1].strip()}", where="checkpoint") from error
 
 
+def _arrange(optimizer: torch.optim.Optimizer) -> None:
+    """Bring what an optimiser keeps for each weight into that weight's memory layout, which fused steps take for granted."""
+    for weight, kept in optimizer.state.items():
+        for key, value in kept.items():
+            if isinstance(value, torch.Tensor) and value.shape == weight.shape:
+                kept[key] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+
+
 def load_optimizers(found: Mapping[str, torch.Tensor], state: State) -> None:
     """Load what `save` wrote of the optimisers of the stage under way; ArtefactError where it is of other ones."""
     for name, optimizer in state.optimizers.items():
@@ -148,5 +156,6 @@ def load_optimizers(found: Mapping[str, torch.Tensor], state: State) -> None:
                 if owner == name:
                     current["state"].setdefault(int(index), {})[field] = value
             optimizer.load_state_dict(current)
+            _arrange(optimizer)
         except (ValueError, KeyError, RuntimeError) as error:
             raise ArtefactError(f"does not fit the optimiser {name!r}", where="checkpoint") from error

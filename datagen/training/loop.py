@@ -136,7 +136,8 @@ def train(job: Job) -> None:
                 hint = "lower the step: --set learning_rate=…"
                 what = f"the losses are no longer numbers after {error} images, and going back {ROLLBACKS} times did not help"
                 raise ResourceError(what, where=job.folder, hint=hint) from error
-            job.averages, job.watch.last, job.in_a_row, job.longest = {}, {}, None, None
+            job.averages, job.in_a_row, job.longest = {}, None, None
+            job.watch.forget()
             job.watch.progress.warn(f"the losses are no numbers after {error} images: back to the last checkpoint, with half the step size")
 
 
@@ -163,6 +164,7 @@ def _run_stage(job: Job, index: int, images: int) -> None:
     before = sum(job.totals[:index])
     batch, every = (recipe.batch or 1) * stage.times, stage.times * (recipe.grid_every or total)
     _prepare(job, stage)
+    saved = images
     with job.watch.progress.stage(f"fit: {stage.name}", total, images):
         while images < total:
             _one_step(job, index, images)
@@ -170,13 +172,15 @@ def _run_stage(job: Job, index: int, images: int) -> None:
             stop = _agreed(job, images // batch, before + images)
             if (_passed(images, batch, stage.times * (recipe.checkpoint_every or total)) and images < total) or stop:
                 _save(job, index, images)
+                saved = images
             if job.draws and (_passed(images, batch, every) or images == batch * max(1, min(total, every) // batch // 20)):
                 job.watch.grid(job.family, previewed(job), before + images, job.device)
             if stop and images < total:
                 job.watch.end(stage.name, before + images)
                 raise Stopped(f"stopped after {before + images:,} images", where=job.folder, hint="the same command continues here")
         job.watch.end(stage.name, before + images)
-    _save(job, index, images)
+    if images != saved:
+        _save(job, index, images)
 
 
 def previewed(job: Job) -> State:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from datagen import drawing, machine, registry, seeds, turns
+from datagen import drawing, machine, ranks, registry, seeds, turns
 from datagen import recipe as recipes
 from datagen.contracts import Family, Spec, Stage, State
 from datagen.progress import span
@@ -36,7 +36,7 @@ GRID_SECONDS = 60.0
 @dataclass(frozen=True)
 class Plan:
     """A fit's plan: the full recipe, what it builds for, images of each stage, sentences for the user, and how what is
-    chosen by usefulness is chosen (steps, images, layout; precision of drawing)."""
+    chosen by usefulness is chosen (steps, images, layout; precision of drawing). `until`, by the clock, is said but not stored."""
 
     recipe: Recipe
     spec: Spec
@@ -44,6 +44,7 @@ class Plan:
     rates: Mapping[str, Mapping[str, float]]
     sentences: tuple[str, ...]
     selection: Mapping[str, Any]
+    until: str = ""
 
 
 def suited(recipe: Recipe, shape: tuple[int, int, int], counts: Sequence[int]) -> tuple[Recipe, Family]:
@@ -81,11 +82,11 @@ def complete(spec: Spec, family: Family, batches: Batches, *, begun: float) -> P
     timed: list[timing.Timed] = []
     state = State(spec)
     for stage in stages:
-        many = batches.images(batches.chosen(0, batch * stage.times), recipe.device)
+        many = batches.images(batches.chosen(0, max(1, batch // ranks.count()) * stage.times), recipe.device)
         fresh = partial(_built, stage, state, recipe)
         if stage.inputs is not None:
             many = stage.inputs(fresh(), lambda _: iter([many])).to(recipe.device), many[1]  # noqa: B023 (called at once)
-        timed.append(timing.choose(stage, fresh, many, allowed=_allowed(recipe), threads=_threads(recipe), long=long))
+        timed.append(timing.choose(stage, fresh, many, allowed=_allowed(recipe), threads=_threads(recipe), long=long).together(ranks.count()))
         fresh()
     longest = max(range(len(stages)), key=lambda k: stages[k].share)
     main = timed[longest]
@@ -93,18 +94,19 @@ def complete(spec: Spec, family: Family, batches: Batches, *, begun: float) -> P
     draws = {"precision": drawing.timed(family, state, recipe.device, spec.recipe.precision)}
     judge = _judge(recipe, spec, long)
     rates_now = [t.rates.get(timing.label(main.precision, main.layout, main.threads), t.rate) for t in timed]
-    totals, how = _totals(recipe, stages, rates_now, begun, _kept_back(recipe, judge, main.rate))
+    totals, how, until = _totals(recipe, stages, rates_now, begun, _kept_back(recipe, judge, main.rate))
     recipe = recipe.planned(
         images=sum(totals),
         checkpoint_every=_every(CHECKPOINT_SECONDS, main.rate, batch),
         grid_every=_every(GRID_SECONDS, main.rate, batch),
     )
     seconds = sum(total / rate for total, rate in zip(totals, rates_now, strict=True))
-    sentences = (how.format(images=sum(totals), seconds=span(seconds), end=time.strftime("%H:%M", time.localtime(time.time() + seconds))),)
+    sentences = (how.format(images=sum(totals), seconds=span(seconds)),)
+    until = until.format(end=time.strftime("%H:%M", time.localtime(time.time() + seconds)))
     rates = {stage.name: t.rates for stage, t in zip(stages, timed, strict=True)}
     seen = sum(total for total, stage in zip(totals, stages, strict=True) if stage.inputs is None)
     chosen = _selection(recipe, judge, seen, main.rate) | draws
-    return Plan(recipe, Spec(spec.classes, spec.shape, spec.counts, recipe), totals, rates, sentences, chosen)
+    return Plan(recipe, Spec(spec.classes, spec.shape, spec.counts, recipe), totals, rates, sentences, chosen, until)
 
 
 def _judge(recipe: Recipe, spec: Spec, long: float) -> recogniser_timing.Timed | None:
@@ -164,19 +166,20 @@ def _kept_back(recipe: Recipe, judge: recogniser_timing.Timed | None, rate: floa
     return min(SELECTION, 0.02 + 1.5 * (trained + drawn) / (recipe.budget or DEFAULT_SECONDS))
 
 
-def _totals(recipe: Recipe, stages: Sequence[Stage], rates: Sequence[float], begun: float, kept_back: float) -> tuple[tuple[int, ...], str]:
+def _totals(recipe: Recipe, stages: Sequence[Stage], rates: Sequence[float], begun: float, kept_back: float) -> tuple[tuple[int, ...], str, str]:
+    """Return the images of each stage, how they are said, and until when by the clock."""
     if recipe.images is not None:
         wanted = [recipe.images * stage.share * stage.times for stage in stages]
-        how = "{images:,} training images (--images), about {seconds}, until about {end}"
+        how, until = "{images:,} training images (--images), about {seconds}", "; until about {end}"
     else:
         budget = recipe.budget or DEFAULT_SECONDS
         left = max(budget * (1 - AFTER_TRAINING - kept_back) - (time.monotonic() - begun), 0.1 * budget)
         wanted = [left * stage.share * rate for stage, rate in zip(stages, rates, strict=True)]
         given = f"--budget {span(budget)}" if recipe.budget else f"{span(budget)} by default; --budget or --images change it"
         done = time.strftime("%H:%M", time.localtime(time.time() + budget - (time.monotonic() - begun)))
-        how = "{images:,} training images, about {seconds}, until about {end}, all done by about " + f"{done} ({given})"
+        how, until = "{images:,} training images, about {seconds}" + f" ({given})", "; until about {end}, all done by about " + done
     steps = [(recipe.batch or 1) * stage.times for stage in stages]
-    return tuple(max(1, round(images / step)) * step for images, step in zip(wanted, steps, strict=True)), how
+    return tuple(max(1, round(images / step)) * step for images, step in zip(wanted, steps, strict=True)), how, until
 
 
 def describe(plan: Plan, counts: Mapping[str, int], notes: Sequence[str]) -> list[str]:
@@ -194,7 +197,7 @@ def describe(plan: Plan, counts: Mapping[str, int], notes: Sequence[str]) -> lis
         f"data: {balance}; shown: {sampling} (--set sampling=natural or balanced)",
         f"family: {recipe.family} (--family); {nets} (--set key=value){_from(recipe)}",
         f"device: {recipe.device}, {recipe.threads} threads, {recipe.precision}, {recipe.layout}; {draws} (--device, --set precision=…, layout=…)",
-        *(f"length: {sentence}" for sentence in plan.sentences),
+        *(f"length: {sentence}{plan.until}" for sentence in plan.sentences),
     ]
     return lines
 

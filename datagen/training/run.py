@@ -29,6 +29,8 @@ FREE = ("threads", "device", "verify_data")
 """settings that may differ when a fit is continued; progress.jsonl says with which it was"""
 BEGUN = {"data.json", "scan.json", "status.json", ".lock", holding.NAME}
 """what a fit has written before recipe.json"""
+LIVE = b'http-equiv="refresh"'
+"""what run.html has while the fit goes on"""
 
 
 class Fitted(dict[str, Any]):
@@ -61,10 +63,20 @@ def fit(source: str | Path, out: str | Path | None = None, recipe: Recipe | None
     device = machine.device(recipe.device, deterministic=recipe.deterministic)
     registry.load("families", recipe.family)
     _check_out(out, source, recipe.test)
-    with ranks.group(device), stopping() as stop:
+    with ranks.group(device), stopping() as stop, _mode_kept():
         if ranks.rank():
             return _follow(source, out, recipe, stop=stop, begun=begun)
         return _lead(source, out, recipe, progress or Progress(out), stop=stop, begun=begun)
+
+
+@contextlib.contextmanager
+def _mode_kept() -> Iterator[None]:
+    """Leave torch as it was found: a fit may ask for deterministic operations, and what comes after it in a notebook has not."""
+    before = torch.are_deterministic_algorithms_enabled()
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def _lead(source: str | Path, out: Path, recipe: Recipe, progress: Progress, *, stop: Stopping, begun: float) -> Fitted:
@@ -76,6 +88,7 @@ def _lead(source: str | Path, out: Path, recipe: Recipe, progress: Progress, *, 
         known = _known(out, asked)
         if known and (out / "generator" / "card.json").is_file():
             real.scanned(source, recipe, out, progress, begun=True)
+            _end_page(out, progress)
             progress.say(f"{out} is finished already; nothing to do")
             ranks.barrier()
             return Fitted(_summary(out, begun, finished=True))
@@ -97,6 +110,14 @@ def _lead(source: str | Path, out: Path, recipe: Recipe, progress: Progress, *, 
             raise
         ranks.barrier()
         return Fitted(_summary(out, begun, finished=False), training_seconds=trained)
+
+
+def _end_page(out: Path, progress: Progress) -> None:
+    """Rewrite run.html of a finished run that was killed before it could say so: it would load itself again for ever."""
+    page = out / "run.html"
+    if page.is_file() and LIVE in page.read_bytes()[:4096]:
+        settings, card = (_mapping(out / name) for name in ("recipe.json", "generator/card.json"))
+        Watch(out, progress, tuple(card["classes"])).finished(registry.load("families", settings["settings"]["family"])())
 
 
 def _follow(source: str | Path, out: Path, recipe: Recipe, *, stop: Stopping, begun: float) -> Fitted:

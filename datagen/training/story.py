@@ -107,7 +107,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 def _grids(folder: Path) -> list[dict[str, Any]]:
     """Return the first, the last, and grids at equal distances between them, as images of a page."""
-    files = sorted(folder.glob("*.png"))
+    files = sorted(file for file in folder.glob("*.png") if file.stem.isdigit())
     if len(files) > GRIDS:
         files = [files[round(i * (len(files) - 1) / (GRIDS - 1))] for i in range(GRIDS)]
     found = []
@@ -123,13 +123,10 @@ def _grids(folder: Path) -> list[dict[str, Any]]:
 
 
 def _stages(steps: Sequence[Mapping[str, Any]], explained: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return each stage with the curves of its losses, in the order of training; images that were shown twice count the last time."""
+    """Return each stage with the curves of its losses, in the order of training."""
     found: list[dict[str, Any]] = []
-    for stage, group in itertools.groupby(steps, key=lambda line: line["stage"]):
-        lines = {line["images"]: line for line in group}
-        if found and found[-1]["name"] == stage:
-            continue
-        ordered = [lines[images] for images in sorted(lines)]
+    for stage, group in itertools.groupby(_kept(steps), key=lambda line: line["stage"]):
+        ordered = list(group)
         curves = []
         for index, name in enumerate(ordered[-1]["losses"]):
             points = [(line["images"], line["losses"][name]) for line in ordered if line["losses"].get(name) is not None]
@@ -141,12 +138,21 @@ def _stages(steps: Sequence[Mapping[str, Any]], explained: Mapping[str, str]) ->
     return found
 
 
+def _kept(lines: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return lines in order of images seen, without those of a stretch that was lost and gone through again."""
+    found: list[Mapping[str, Any]] = []
+    for line in lines:
+        while found and found[-1]["images"] >= line["images"]:
+            found.pop()
+        found.append(line)
+    return found
+
+
 def _useful(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """Return how useful the images were by images seen, the last time where some were shown twice; None where nobody asked."""
+    """Return how useful the images were by images seen; None where nobody asked."""
     if not lines:
         return None
-    found = {line["images"]: line for line in lines}
-    points = [(images, 100 * found[images]["synthetic"]) for images in sorted(found)]
+    points = [(line["images"], 100 * line["synthetic"]) for line in _kept(lines)]
     return {**lines[-1], "chart": trace(points, "usefulness over images seen", "synthetic")}
 
 

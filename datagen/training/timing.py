@@ -7,7 +7,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -32,6 +32,10 @@ class Timed:
     threads: int
     rate: float
     rates: dict[str, float]
+
+    def together(self, processes: int) -> Timed:
+        """Return what so many processes reach that each take such a batch."""
+        return replace(self, rate=processes * self.rate, rates={name: processes * rate for name, rate in self.rates.items()})
 
 
 def step(stage: Stage, state: State, images: torch.Tensor, labels: torch.Tensor, done: float, *, precision: str, layout: str) -> dict[str, torch.Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -97,13 +98,18 @@ class Watch:
         self.rate = self._images / seconds
         means = {name: round(float(total) / self._steps, 5) for name, total in self._sums.items()}
         self.last = means
-        line = {"stage": stage, "images": images_seen, "images_per_second": round(self.rate, 1), "losses": means}
+        finite = {name: mean if math.isfinite(mean) else None for name, mean in means.items()}
+        line = {"stage": stage, "images": images_seen, "images_per_second": round(self.rate, 1), "losses": finite}
         storage.append(self.run / "progress.jsonl", json.dumps(line) + "\n")
         if board := self.board():
             board.add({**{f"loss/{name}": mean for name, mean in means.items()}, "speed/images_per_second": self.rate}, images_seen)
         text = ", ".join(f"{name} {mean:.3g}" for name, mean in means.items())
         self.progress.advance(self._images, f"{self.rate:,.0f} images/s, {text}{self._useful}")
         self._sums, self._steps, self._images, self._since = {}, 0, 0, time.monotonic()
+
+    def forget(self) -> None:
+        """Drop what was not reported yet: the fit goes back to a checkpoint."""
+        self.last, self._sums, self._steps, self._images, self._since = {}, {}, 0, 0, time.monotonic()
 
     def end(self, stage: str, images_seen: int) -> None:
         """Report what is left of a stage at its end, or where it is stopped."""
@@ -146,6 +152,11 @@ class Watch:
         """Rewrite run.html, once there is a grid to show; the state is one of `story.STATES`."""
         if self._story is not None:
             self._story.write(state)
+
+    def finished(self, family: Family) -> None:
+        """Rewrite run.html of a run that is finished."""
+        self._story = Story(self.run, family, self.classes, self.shown)
+        self.tell("finished")
 
     def chose(self, line: Mapping[str, Any]) -> None:
         """Write what was tried by usefulness, and how each class does, to progress.jsonl."""
