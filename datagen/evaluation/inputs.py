@@ -184,7 +184,7 @@ def gather(asked: Asked, recipe: Recipe, *, progress: Progress, report: Path | N
     lacking_test = _lacking(unseen.labels, dataset.classes) if dataset.test.any() else []
     notes = (*dataset.notes, *parts.notes, *lacking_test, *_too_few(unseen.labels, dataset.classes))
     if asked.run is None and not dataset.test.any():
-        progress.warn("the unseen images are held out of --real here: a generator that was fitted to that folder has seen them; --run RUN takes its own")
+        progress.warn("the unseen images are held out of --real here: a generator fitted to that folder has seen them, unless it held out alike; --run RUN knows")
     return Inputs(real, synthetic, unseen, np.isin(rows, parts.select), native, dataset.classes, described, notes)
 
 
