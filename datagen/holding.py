@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import platform
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from datagen.errors import ArtefactError, OutputError
 _NO_LOCK = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 SUFFIX = "-held"
 NAME = f".lock{SUFFIX}"
+AGAIN = 0.2
+"""seconds between two tries to hold a folder without locks"""
 
 
 @contextlib.contextmanager
@@ -44,7 +47,7 @@ def lock(folder: str | Path, name: str = ".lock", *, wait: float = 0.0) -> Itera
         except OSError as error:
             if error.errno not in _NO_LOCK:
                 raise
-            until.enter_context(held(Path(folder), f"{name}{SUFFIX}"))
+            until.enter_context(_waiting(Path(folder), f"{name}{SUFFIX}", wait))
         kept = until.pop_all()
     with kept:
         yield
@@ -63,6 +66,22 @@ def turn(path: str | Path) -> Iterator[None]:
         yield
     finally:
         file.release()
+
+
+@contextlib.contextmanager
+def _waiting(folder: Path, name: str, wait: float) -> Iterator[None]:
+    """Hold a folder as `held` does, once whoever holds it lets go within so many seconds."""
+    end = time.monotonic() + wait
+    with contextlib.ExitStack() as until:
+        while True:
+            try:
+                until.enter_context(held(folder, name))
+                break
+            except OutputError:
+                if time.monotonic() >= end:
+                    raise
+                time.sleep(min(AGAIN, max(0.0, end - time.monotonic())))
+        yield
 
 
 @contextlib.contextmanager

@@ -12,7 +12,9 @@ from typing import Any, Protocol
 from datagen import holding, storage, untrusted
 from datagen.errors import DatagenError, OutputError, UsageError
 
-PASSED = (storage.TEMPORARY, storage.FAULT, ".DS_Store", "Thumbs.db", "._", ".nfs")
+LITTER = (".DS_Store", "Thumbs.db", "._", ".nfs")
+"""how names of files begin that desktops and NFS leave anywhere"""
+PASSED = (storage.TEMPORARY, storage.FAULT, *LITTER)
 """how names begin that are neither ours nor in the way"""
 
 

@@ -23,6 +23,11 @@ def count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1")) if {"RANK", "MASTER_ADDR"} <= set(os.environ) else 1
 
 
+def abreast(device: str) -> int:
+    """Return how many times as fast as one process, alone on its machine, those that train together may be: processes of one machine share its processors."""
+    return count() if device != "cpu" else max(1, count() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
 def rank() -> int:
     """Return this one's place among them; the first, 0, is the only one that writes and prints."""
     return int(os.environ["RANK"]) if count() > 1 else 0

@@ -204,7 +204,8 @@ def suited(made: Recipe, shape: tuple[int, int, int], images: int, device: str) 
         return made
     name = fitting(shape, images, device)
     own = set(made.settings(FIT, NETS)) - {"images", "budget"}
-    fresh = {k: v for k, v in (read(name)[0] if name else {}).items() if k in own and made.origins.get(k, "default") == "default"}
+    open_ = {k for k in own if made.origins.get(k, "default") == "default" and getattr(made, k) == Recipe.model_fields[k].default}
+    fresh = {k: v for k, v in (read(name)[0] if name else {}).items() if k in open_}
     return made.changed(f"recipe {name}", **fresh)
 
 

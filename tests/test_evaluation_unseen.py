@@ -175,3 +175,21 @@ def test_an_edited_dataset_card_stays(tmp_path: Path) -> None:
     (tmp_path / "s/classes.json").write_text("[]")
     datagen.synthesize("rule:shapes", tmp_path / "s", per_class=4, workers=1)
     assert json.loads((tmp_path / "s/classes.json").read_text()) and "datagen" in (tmp_path / "s/README.md").read_text()
+
+
+def test_a_top_up_and_a_whole_set_are_not_compared_with_one_rival(folders: dict[str, Path], tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    shutil.copytree(folders["synthetic"], whole)
+    top_up(folders)
+    with pytest.raises(UsageError, match="what the one must beat is not what the other must"):
+        call(folders, tmp_path / "r", [whole, folders["synthetic"]], focus="class0", repeats=1)
+
+
+def test_a_share_to_hold_out_contradicts_no_run_with_test_images_of_its_own(folders: dict[str, Path], tmp_path: Path) -> None:
+    recipe = Recipe(**SMALL).changed("DATAGEN_HOLDOUT", holdout=0.2)
+    run = fitted(folders, tmp_path / "run", test=str(folders["test"]))
+    from datagen.sources import scan
+
+    dataset = scan.scan(folders["real"], Recipe(), test=folders["test"])
+    storage.write_json(run / "data.json", storage.read_json(run / "data.json") | {"fingerprint": dataset.fingerprint})
+    assert datagen.evaluate(folders["synthetic"], run=run, out=tmp_path / "r", recipe=recipe)["verdict"]

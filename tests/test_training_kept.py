@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from test_training import quick_fit
-from test_training_lost import BATCH, EVERY, STEPS, Killed, fail, job, weights
+from test_training_lost import BATCH, EVERY, job, weights
 
 from datagen import machine, storage
 from datagen.contracts import Spec, State
@@ -110,7 +110,6 @@ def test_half_a_checkpoint_counts_for_none(tmp_path: Path) -> None:
     (half / checkpoint.WEIGHTS).write_bytes(b"half")
     loop.train(job(tmp_path, steps=3 * EVERY))
     assert [path.name for path in checkpoint.candidates(folder)] == [f"{n * BATCH * EVERY:012d}" for n in (3, 2)] and not half.exists()
-    assert STEPS > 3 * EVERY and Killed and fail
 
 
 def test_curves_have_no_lost_stretches() -> None:
@@ -187,3 +186,15 @@ def test_mean_and_deviation_are_those_of_all_pixels(channels: int, monkeypatch: 
 def test_a_rate_of_several_processes_is_that_of_all() -> None:
     one = timing.Timed("fp32", "contiguous", 1, 100.0, {"x": 100.0})
     assert (one.together(8).rate, one.together(8).rates, one.together(1)) == (800.0, {"x": 800.0}, one)
+
+
+@pytest.mark.parametrize("device, local, times", [("cuda", "8", 16), ("cpu", "8", 2), ("cpu", "16", 1), ("cpu", "1", 16)])
+def test_processes_of_one_machine_share_its_processors(monkeypatch: pytest.MonkeyPatch, device: str, local: str, times: int) -> None:
+    from datagen import ranks
+
+    assert ranks.abreast(device) == 1
+    monkeypatch.setenv("WORLD_SIZE", "16")
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
+    assert ranks.abreast(device) == times

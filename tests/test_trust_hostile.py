@@ -126,7 +126,7 @@ def test_a_pickle_in_a_reference_never_runs(tmp_path: Path) -> None:
 def in_key_value(file: Path, canary: Path) -> None:
     table = pq.read_table(file)
     said = {**(table.schema.metadata or {}), b"pandas": pickled(canary), b"__pickle__": pickled(canary)}
-    pq.write_table(table.replace_schema_metadata(said), file)
+    pq.write_table(table.replace_schema_metadata(said), file, use_dictionary=False)
 
 
 def in_own_metadata(file: Path, canary: Path) -> None:
@@ -138,7 +138,7 @@ def in_an_extension_type(file: Path, canary: Path) -> None:
     table = pq.read_table(file)
     said = {b"ARROW:extension:name": b"arrow.py_extension_type", b"ARROW:extension:metadata": pickled(canary)}
     fields = [field.with_metadata(said) if field.name == "seed" else field for field in table.schema]
-    pq.write_table(pa.table(table.columns, schema=pa.schema(fields, metadata=table.schema.metadata)), file)
+    pq.write_table(pa.table(table.columns, schema=pa.schema(fields, metadata=table.schema.metadata)), file, use_dictionary=False)
 
 
 def in_the_images(file: Path, canary: Path) -> None:

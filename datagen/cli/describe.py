@@ -35,7 +35,9 @@ def kind_of(path: str | Path) -> str:
     place = Path(path)
     if not place.exists():
         raise InputError("does not exist", where=path, hint="give the folder of a run, of shards, or of labelled images")
-    if (place / "manifest.json").exists() or (place / ".datagen" / "plan.json").exists():
+    from datagen.reading.manifest import is_set
+
+    if is_set(place):
         return "shards"
     if any((place / name).exists() for name in ("generator/card.json", "card.json", "recipe.json")):
         return "run"

@@ -184,7 +184,7 @@ def gather(asked: Asked, recipe: Recipe, *, progress: Progress, report: Path | N
     lacking_test = _lacking(unseen.labels, dataset.classes) if dataset.test.any() else []
     notes = (*dataset.notes, *parts.notes, *lacking_test, *_too_few(unseen.labels, dataset.classes))
     if asked.run is None and not dataset.test.any():
-        progress.warn("the unseen images are held out of --real here: a generator fitted to that folder has seen them, unless it held out alike; --run RUN knows")
+        progress.warn("the unseen images are held out of --real here: a generator of that folder has seen them, unless it held out alike; --run RUN knows")
     return Inputs(real, synthetic, unseen, np.isin(rows, parts.select), native, dataset.classes, described, notes)
 
 
@@ -272,18 +272,19 @@ def _where(asked: Asked, recipe: Recipe) -> tuple[str, str | None, Recipe, dict[
         lacking = asked.test is not None and stored.get("split", {}).get("test") == 0
         if asked.real is not None or (asked.test is not None and not lacking):
             raise UsageError("--run already says which real images; --real and --test contradict it", where="--run", hint="give one or the other")
-        reading = _as_fitted(recipe, dict(stored["settings"]))
+        apart = FREE | ({"holdout"} if stored["test"] is not None or lacking else set())
+        reading = _as_fitted(recipe, dict(stored["settings"]), apart)
         known = {"key": stored["key"], "fingerprint": stored["fingerprint"], "whole": not lacking}
         return str(stored["source"]), asked.test if lacking else stored["test"], reading, known
     except (KeyError, TypeError, ValueError) as error:
         raise InputError("does not say which images the run was fitted to", where=Path(asked.run) / "data.json", hint="give --real and --test") from error
 
 
-def _as_fitted(recipe: Recipe, fitted: Mapping[str, Any]) -> Recipe:
-    """Return the recipe with a run's settings for reading images; UsageError where one that is given is another."""
+def _as_fitted(recipe: Recipe, fitted: Mapping[str, Any], apart: set[str]) -> Recipe:
+    """Return the recipe with a run's settings for reading images; UsageError where one that is given, and not set apart, is another."""
     given = recipe.settings(READ)
     for key, value in fitted.items():
-        if key not in FREE and key in recipe.origins and given.get(key) != value:
+        if key not in apart and key in recipe.origins and given.get(key) != value:
             what = f"is {given.get(key)!r} here, and {value!r} in the run's fit, whose images are read as they were then"
             raise UsageError(what, where=key, hint="leave it out, or give --real and --test in place of --run")
     return recipe.changed("run", **{key: value for key, value in fitted.items() if key != "verify_data"})

@@ -14,7 +14,7 @@ import torch
 from datagen import holding, machine, storage
 from datagen import recipe as recipes
 from datagen.errors import ArtefactError, OutputError, UsageError, nearest
-from datagen.evaluation import command, experiment, features, inputs, outcome, plan
+from datagen.evaluation import arms, command, experiment, features, inputs, outcome, plan
 from datagen.evaluation.arms import Trial
 from datagen.evaluation.inputs import Asked, Inputs
 from datagen.evaluation.kept import Kept
@@ -245,6 +245,9 @@ def _produce(job: Job, known: Mapping[str, Any] | None) -> dict[str, Any]:
 def _trial(job: Job, found: Inputs, planned: Plan) -> Trial:
     """Return the images and how to train, with the hashes of all that decides an arm; UsageError as `_focus`."""
     focus = None if job.recipe.focus is None else _focus(job.recipe.focus, found)
+    if len({arms.lacks(made, found.real) for made in found.synthetic.values()}) > 1:
+        what = "some sets lack classes and some do not: what the one must beat is not what the other must"
+        raise UsageError(what, where="SHARDS", hint="evaluate them apart")
     parts = found.parts(job.recipe.seed)
     hashes = {name: part.digest() for name, part in parts.items()} | {"command": command.decided_by(job.recipe.train_command)}
     own = None if job.recipe.train_command is None else (job.recipe.train_command, job.folder)

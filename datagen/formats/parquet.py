@@ -19,6 +19,8 @@ GROUP_BYTES = 100_000_000
 GROUP_ROWS = 1024
 READ_ROWS = 1024
 LARGEST_GROUP = 4 * GROUP_BYTES
+DICTIONARIES = ("class", "source")
+"""columns that are stored as references to a few values"""
 
 
 @contextlib.contextmanager
@@ -32,7 +34,7 @@ def damage(file: Path) -> Iterator[None]:
 
 def writer(file: BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
     """Return a writer with the settings of every Parquet file of ours: zstd level 1, page checksums, few dictionaries."""
-    return pq.ParquetWriter(file, schema, compression="zstd", compression_level=1, write_page_checksum=True, use_dictionary=["class", "source"])
+    return pq.ParquetWriter(file, schema, compression="zstd", compression_level=1, write_page_checksum=True, use_dictionary=list(DICTIONARIES))
 
 
 def groups(sizes: list[int]) -> Iterator[tuple[int, int]]:
@@ -58,7 +60,16 @@ def batches(file: Path) -> Iterator[pa.RecordBatch]:
         sizes = [found.metadata.row_group(group).total_byte_size for group in range(found.metadata.num_row_groups)]
         if max(sizes, default=0) > LARGEST_GROUP:
             raise ArtefactError(f"has row groups above {LARGEST_GROUP:,} bytes", where=file)
+        if repeated := _repeated(found.metadata):
+            raise ArtefactError(f"stores column {repeated!r} as references to a few values, which ours never are", where=file)
         yield from found.iter_batches(READ_ROWS, use_threads=False)
+
+
+def _repeated(metadata: pq.FileMetaData) -> str:
+    """Return the name of a column that a few bytes can make large, as one value may stand for many rows; "" where there is none."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
+    return next((chunk.path_in_schema for chunk in chunks if chunk.has_dictionary_page and chunk.path_in_schema not in DICTIONARIES), "")
 
 
 def count(file: Path) -> int:

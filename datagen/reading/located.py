@@ -143,7 +143,7 @@ def _class_folders(path: Path) -> Located:
 
 def _has_folders(path: Path) -> bool:
     """Whether this is a part of a set with a folder a class, and not a class of that name."""
-    return path.is_dir() and any(entry.is_dir() for entry in list(os.scandir(path)))
+    return path.is_dir() and any(entry.is_dir() and not entry.name.startswith((".", "__")) for entry in list(os.scandir(path)))
 
 
 def _images(root: Path, folder: Path) -> Iterator[str]:
@@ -155,8 +155,17 @@ def _images(root: Path, folder: Path) -> Iterator[str]:
 
 
 def _is_image(path: str, root: Path) -> bool:
-    """Whether this is an image of the folder as `fit` has it: a plain file, no link that leads out, called like an image or, without an ending, one inside."""
-    if not os.path.isfile(path) or (os.path.islink(path) and Path(os.path.realpath(root)) not in Path(os.path.realpath(path)).parents):
+    """Whether this is an image of the folder as `fit` has it: a plain file called like an image or, without an ending, beginning like one.
+
+    Links to what is listed itself are left out, those into hidden folders are followed; InputError for one that leads out.
+    """
+    if os.path.islink(path):
+        parts = Path(os.path.relpath(os.path.realpath(path), os.path.realpath(root))).parts
+        if parts[0] == "..":
+            raise InputError("is a link that leads out of the folder", where=path, hint="copy what it points to into the folder, or remove it")
+        if not any(part.startswith(".") for part in parts):
+            return False
+    if not os.path.isfile(path):
         return False
     if looks_like_image(path) or suffix_of(path).isalpha():
         return looks_like_image(path)

@@ -18,6 +18,8 @@ from datagen.places import Place
 from datagen.records import SCHEMA, ShardNote
 
 MANIFEST = "manifest.json"
+HEAD = 4096
+"""bytes of a manifest that tell whose it is"""
 CARD = "README.md"
 CROISSANT = "croissant.json"
 CLASSES = "classes.json"
@@ -78,8 +80,19 @@ def is_set(path: str | Path) -> bool:
     """Whether a folder or URL is a set of shards, finished or not; ResourceError where a store cannot be reached."""
     place = places.at(path, ResourceError)
     if place.folder is not None:
-        return any(os.path.lexists(place.folder / name) for name in (MANIFEST, PLAN))
+        return os.path.lexists(place.folder / PLAN) or (os.path.lexists(place.folder / MANIFEST) and _ours(place.folder))
     return place.read(MANIFEST) is not None or place.read(PLAN) is not None
+
+
+def _ours(folder: Path) -> bool:
+    """Whether the manifest.json of a folder is ours, though damaged; other tools write one, too."""
+    if (folder / PLAN).parent.is_dir():
+        return True
+    try:
+        with untrusted.opened(folder / MANIFEST) as file:
+            return b'"production"' in file.read(HEAD)
+    except (ArtefactError, OSError):
+        return True
 
 
 def open_set(path: str | Path, *, allow_partial: bool = False) -> ShardSet:

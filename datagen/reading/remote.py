@@ -153,7 +153,10 @@ class Remote:
             raise UsageError(f"a shard takes {size:,} bytes, the cache {self._bound:,}", where="cache_bytes", hint="give a larger one")
         packs = []
         for entry in os.scandir(self._folder):
-            status = entry.stat()
+            try:
+                status = entry.stat()
+            except FileNotFoundError:  # another worker has taken its download away
+                continue
             if entry.name.endswith(PACK):
                 packs.append((status.st_mtime_ns, status.st_size, entry.path))
             elif entry.name.startswith(TEMPORARY) and time.time() - status.st_mtime > STALE:

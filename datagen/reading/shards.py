@@ -46,7 +46,7 @@ def picture(content: bytes, where: object, of: Found | None = None) -> Image.Ima
             return image
         return Image.fromarray(colour.eight_bits(ImageOps.exif_transpose(image), []))
     except Exception as error:  # Pillow's plug-ins raise whatever a damaged file makes them trip over
-        own = f"remove it; datagen describe {of.root} names all such" if isinstance(of, Located) and of.hashes is None else None
+        own = "remove it, or save it anew" if isinstance(of, Located) and of.hashes is None else None
         raise ArtefactError("cannot be decoded", where=where, hint=own or untrusted.VERIFY) from error
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from datagen import untrusted
 from datagen.contracts import Format
 from datagen.errors import ArtefactError
-from datagen.places import Place
-from datagen.reading.manifest import DATA, MANIFEST, NOTES, ShardSet, note_name, open_set, read_note
+from datagen.places import LITTER, Place
+from datagen.reading.manifest import CARD, DATA, MANIFEST, NOTES, ShardSet, note_name, open_set, read_note
 from datagen.records import ShardNote
 
 
@@ -88,7 +88,7 @@ def _sidecars(found: ShardSet) -> Iterator[str]:
             continue
         with found.place.fetched(name) as path:
             if problem := _differs(path, str(sha256), found.place.folder):
-                yield f"{name}: {problem}"
+                yield f"{name}: {problem}" + (" (edited? delete it, and the same synthesize command writes it anew)" if name == CARD else "")
     for note in found.notes:
         name = note_name(note.id)
         try:
@@ -113,4 +113,4 @@ def _strangers(found: ShardSet) -> Iterator[str]:
         for folder, below, names in os.walk(root / top):
             relative = Path(folder).relative_to(root).as_posix()
             links = [name for name in below if os.path.islink(os.path.join(folder, name))]
-            yield from (f"{relative}/{name}" for name in sorted([*names, *links]) if f"{relative}/{name}" not in known)
+            yield from (f"{relative}/{name}" for name in sorted([*names, *links]) if f"{relative}/{name}" not in known and not name.startswith(LITTER))

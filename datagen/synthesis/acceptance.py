@@ -8,6 +8,7 @@ import numpy as np
 
 from datagen.errors import SafetyError
 from datagen.records import ShardNote
+from datagen.synthesis.heartbeat import beat
 from datagen.synthesis.painter import Origin, Painter
 from datagen.synthesis.plan import TILE
 
@@ -27,6 +28,7 @@ def require(painter: Painter, origin: Origin, classes: Sequence[str]) -> None:
         return
     for name in classes[:: max(1, -(-len(classes) // CLASSES))]:
         tile = painter.tile(name, 0, TILE)
+        beat(0)
         sure = True if tile.confidence is None else tile.confidence >= origin.confidence
         share = float(np.mean((tile.attempts == 0) & sure))
         if share < LEAST:

@@ -16,6 +16,7 @@ from datagen.errors import OutputError
 from datagen.formats import encode
 from datagen.places import Place
 from datagen.records import ShardTask
+from datagen.synthesis.heartbeat import beat
 
 if TYPE_CHECKING:
     from datagen.synthesis.worker import ShardMaker
@@ -47,6 +48,7 @@ def probe(maker: ShardMaker, task: ShardTask) -> Probed:
     images, labels, format = [], [], maker.writer()
     for label, first, wanted in task.tiles:
         found = encode.encode(maker.painted(label, first, wanted).images, maker.encoder, maker.mark)
+        beat(0)
         images += found
         labels += [label] * len(found)
     numbers = np.arange(len(images), dtype=np.int64)

@@ -256,11 +256,13 @@ def one_thread() -> Iterator[None]:
     import torch
 
     cudnn = torch.backends.cudnn
-    before = torch.get_num_threads(), cudnn.benchmark, cudnn.deterministic
+    before, products = (torch.get_num_threads(), cudnn.benchmark, cudnn.deterministic), torch.get_float32_matmul_precision()
     torch.set_num_threads(1)
+    torch.set_float32_matmul_precision("highest")
     cudnn.benchmark, cudnn.deterministic = False, True
     try:
         yield
     finally:
         torch.set_num_threads(before[0])
+        torch.set_float32_matmul_precision(products)
         cudnn.benchmark, cudnn.deterministic = before[1:]

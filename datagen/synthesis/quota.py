@@ -42,13 +42,13 @@ def counts(recipe: Recipe, classes: Sequence[str], real: Mapping[str, int] | Non
         hint = "give one of them" if asked else "for example --per-class 1000; or --count, --quota FILE, --balance-with FOLDER"
         raise UsageError(what, where="" if asked else "--per-class", hint=hint)
     wanted = dict.fromkeys(classes, 0) | _wanted(recipe, asked[0], classes, real, progress)
+    if asked[0] == "balance_with" and not any(wanted.values()):
+        raise UsageError("has as many images of each class already", where=str(recipe.balance_with), hint="--per-class makes as many of each")
     if recipe.classes is not None:
         chosen = _names(recipe.classes)
         _known(chosen, classes, UsageError, "--classes")
         wanted = {name: number if name in chosen else 0 for name, number in wanted.items()}
     if not any(wanted.values()):
-        if asked[0] == "balance_with":
-            raise UsageError("has as many images of each class already", where=str(recipe.balance_with), hint="--per-class makes as many of each")
         raise UsageError("no image is wanted of any class", where=_flag(asked[0]), hint="ask for one at least")
     return tuple(wanted[name] for name in classes)
 

@@ -88,7 +88,7 @@ class StreamDataset(IterableDataset[Any]):
 
     def __iter__(self) -> Iterator[tuple[Any, int]]:
         worker = get_worker_info()
-        share = self.rank if worker is None else self.rank * worker.num_workers + worker.id
+        share = self.rank if worker is None else worker.id * self.shares + self.rank
         shares = self.shares if worker is None else self.shares * worker.num_workers
         if self._painter is None:
             self._painter = painter.open_painter(self._origin, self._recipe.seed)

@@ -38,7 +38,7 @@ def finish(job: loop.Job, real: Real) -> None:
     chosen = {**selected.chosen, "guidance": {"value": 0.0, "why": "none by default"}, "precision": job.selection.get("precision", {})}
     known = near.build(real.pixels, real.dataset.labels, parts.train, parts.select)
     if known.limit == 0:
-        job.watch.progress.warn("no real image is left unseen (no select part), so near-copies of training images cannot be told: synthesize throws none away")
+        job.watch.progress.warn("near-copies of training images cannot be told, as no real image is left unseen or most are alike: synthesize throws none away")
     reference = generator.write_reference(job.folder / "reference", known)
     data = {"reference": reference, "fingerprint": real.dataset.fingerprint, "train": len(parts.train), "select": len(parts.select), "test": len(parts.test)}
     generator.write(

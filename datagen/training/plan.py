@@ -86,15 +86,15 @@ def complete(spec: Spec, family: Family, batches: Batches, *, begun: float) -> P
         fresh = partial(_built, stage, state, recipe)
         if stage.inputs is not None:
             many = stage.inputs(fresh(), lambda _: iter([many])).to(recipe.device), many[1]  # noqa: B023 (called at once)
-        timed.append(timing.choose(stage, fresh, many, allowed=_allowed(recipe), threads=_threads(recipe), long=long).together(ranks.count()))
+        timed.append(timing.choose(stage, fresh, many, allowed=_allowed(recipe), threads=_threads(recipe), long=long).together(ranks.abreast(recipe.device)))
         fresh()
     longest = max(range(len(stages)), key=lambda k: stages[k].share)
-    main = timed[longest]
+    main, alone = timed[longest], timed[longest].rate / ranks.abreast(recipe.device)
     recipe = recipe.planned(precision=main.precision, layout=main.layout, threads=main.threads)
     draws = {"precision": drawing.timed(family, state, recipe.device, spec.recipe.precision)}
     judge = _judge(recipe, spec, long)
     rates_now = [t.rates.get(timing.label(main.precision, main.layout, main.threads), t.rate) for t in timed]
-    totals, how, until = _totals(recipe, stages, rates_now, begun, _kept_back(recipe, judge, main.rate))
+    totals, how, until = _totals(recipe, stages, rates_now, begun, _kept_back(recipe, judge, alone))
     recipe = recipe.planned(
         images=sum(totals),
         checkpoint_every=_every(CHECKPOINT_SECONDS, main.rate, batch),
@@ -105,7 +105,7 @@ def complete(spec: Spec, family: Family, batches: Batches, *, begun: float) -> P
     until = until.format(end=time.strftime("%H:%M", time.localtime(time.time() + seconds)))
     rates = {stage.name: t.rates for stage, t in zip(stages, timed, strict=True)}
     seen = sum(total for total, stage in zip(totals, stages, strict=True) if stage.inputs is None)
-    chosen = _selection(recipe, judge, seen, main.rate) | draws
+    chosen = _selection(recipe, judge, seen, alone) | draws
     return Plan(recipe, Spec(spec.classes, spec.shape, spec.counts, recipe), totals, rates, sentences, chosen, until)
 
 

@@ -41,7 +41,7 @@ def read(source: str | Path, recipe: Recipe, out: Path, progress: Progress, *, b
 
 def scanned(source: str | Path, recipe: Recipe, out: Path, progress: Progress, *, begun: bool) -> tuple[Dataset, dict[str, Any] | None]:
     """Scan the images; returns them and data.json, None where the run has not begun. InputError where it began with others."""
-    dataset = scan.scan(source, recipe, test=recipe.test, progress=progress, report=out / "scan.json" if ranks.rank() == 0 else None)
+    dataset = scan.scan(source, recipe, test=recipe.test, progress=progress, report=out / "scan.json" if ranks.rank() == 0 and not begun else None)
     stored = storage.read_json(out / "data.json") if begun else None
     if stored and stored["fingerprint"] != dataset.fingerprint:
         before, now = stored["counts"], dict(zip(dataset.classes, plan.counts_of(dataset.labels, len(dataset.classes)), strict=True))

@@ -72,11 +72,11 @@ def fit(source: str | Path, out: str | Path | None = None, recipe: Recipe | None
 @contextlib.contextmanager
 def _mode_kept() -> Iterator[None]:
     """Leave torch as it was found: a fit may ask for deterministic operations, and what comes after it in a notebook has not."""
-    before = torch.are_deterministic_algorithms_enabled()
+    before = torch.get_deterministic_debug_mode()
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.set_deterministic_debug_mode(before)
 
 
 def _lead(source: str | Path, out: Path, recipe: Recipe, progress: Progress, *, stop: Stopping, begun: float) -> Fitted:
@@ -87,6 +87,7 @@ def _lead(source: str | Path, out: Path, recipe: Recipe, progress: Progress, *, 
         asked = _asked(recipe)
         known = _known(out, asked)
         if known and (out / "generator" / "card.json").is_file():
+            progress.folder = None
             real.scanned(source, recipe, out, progress, begun=True)
             _end_page(out, progress)
             progress.say(f"{out} is finished already; nothing to do")
@@ -196,7 +197,7 @@ def _job(images: real.Real, recipe: Recipe, watch: Watch, *, known: Mapping[str,
 
 def _summary(out: Path, begun: float, *, finished: bool) -> dict[str, Any]:
     card = storage.read_json(out / "generator" / "card.json")
-    grids = sorted((out / "samples").glob("*.png"))
+    grids = sorted(path for path in (out / "samples").glob("*.png") if path.stem.isdigit())
     seconds = time.monotonic() - begun
     return {
         "run": str(out),
