@@ -4,8 +4,10 @@
     python benchmarks/quality.py DATA WORK --out benchmarks/results/quality.md
 
 DATA holds NAME/train/CLASS/FILE and NAME/test/CLASS/FILE (digits are made). A cell is one fit by `--budget`, as many synthetic images
-as there are real ones, shared out alike, and the judge of `datagen evaluate` trained on them alone, tested on all unseen test images. The classics
-are as tutorials leave them: no filter, no chosen spread. Accuracies of real images are kept by set, judge and code.
+as there are real ones, shared out alike, and the judge of `datagen evaluate` trained on them alone, tested on all unseen test images; as there,
+their labels or their probabilities, whichever does better on the run's select part after a third of the steps. The classics
+are as tutorials leave them: no filter, no chosen spread, labels alone; what probabilities would make of them is kept, too. Accuracies of real images
+are kept by set, judge and code.
 """
 
 from __future__ import annotations
@@ -52,9 +54,11 @@ FLOOR = {"sign_digits": 2.0}
 """gaps in points that are enough whatever the classics reach"""
 
 
-def judged(
-    train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], bar: Bar, *, images: int, repeats: int, device: str = "cpu"
-) -> list[float]:
+Images = tuple[np.ndarray, np.ndarray]
+"""images uint8 [N, H, W, C] with labels int64 [N], or to train on with probabilities float32 [N, classes]"""
+
+
+def judged(train: Images, test: Images, bar: Bar, *, images: int, repeats: int, device: str = "cpu") -> list[float]:
     """Return the shares of the test images that recognisers of some training images name right, one for each repeat; `images` are the set's real ones."""
     import torch
 
@@ -71,7 +75,7 @@ def judged(
     return found
 
 
-def real_images(data: Path, name: str, shape: tuple[int, int, int]) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+def real_images(data: Path, name: str, shape: tuple[int, int, int]) -> tuple[Images, Images]:
     """Return training and test images uint8 [N, H, W, C] with their labels int64 [N], at the generator's shape."""
     from datagen.progress import Progress
     from datagen.recipe import gather
@@ -85,15 +89,43 @@ def real_images(data: Path, name: str, shape: tuple[int, int, int]) -> tuple[tup
     return train, test
 
 
-def synthetic_images(shards: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return the images uint8 [N, H, W, C] and labels int64 [N] of a set of shards."""
-    import datagen
+def synthetic_images(shards: Path) -> dict[str, Images]:
+    """Return the images of a set of shards with "hard" and "soft" labels."""
+    from datagen.evaluation import soft
+    from datagen.reading.shards import load
 
-    images, labels = zip(*datagen.ShardDataset(shards), strict=True)
-    return np.stack([np.asarray(image).transpose(1, 2, 0) for image in images]), np.array(labels, np.int64)
+    loaded = load(shards)
+    made = soft.labelled(loaded, loaded.classes, str(shards), "soft")
+    return {"hard": (made.images, made.labels), "soft": (made.images, made.soft)}
 
 
-def real_accuracy(kept: Path, train: tuple[np.ndarray, np.ndarray], test: tuple[np.ndarray, np.ndarray], bar: Bar) -> list[float]:
+def select_images(data: Path, run: Path) -> Images:
+    """Return the images of the select part of a run, to which neither its generator nor its filter was fitted."""
+    from datagen import storage
+    from datagen.progress import Progress
+    from datagen.recipe import gather
+    from datagen.training import real
+
+    reading = storage.read_json(run / "data.json")["settings"]
+    found = real.read(data, gather(None, [], size=reading["size"]).changed("run", **reading), run, Progress(quiet=True), begun=True)
+    return np.asarray(found.pixels[found.parts.select]), found.dataset.labels[found.parts.select]
+
+
+def relabelled(options: argparse.Namespace, name: str, family: str, seed: int) -> dict[str, Any]:
+    """Choose a cell's labels on the run's select part, and judge them by probabilities; returns its row."""
+    bar, place = BARS[name], options.work / f"{name}-{family}-{seed}"
+    made, select = synthetic_images(place / "shards"), select_images(options.data / name, place / "run")
+    height, width, channels = select[0].shape[1:]
+    train, test = real_images(options.data, name, (channels, height, width))
+    third = dataclasses.replace(bar, steps=max(1, bar.steps // 3))
+    right = {kind: judged(images, select, third, images=len(train[1]), repeats=1)[0] for kind, images in made.items()}
+    accuracy = judged(made["soft"], test, bar, images=len(train[1]), repeats=1)
+    chosen = "soft" if right["soft"] > right["hard"] else "hard"
+    row = {"set": name, "family": family, "seed": seed, "select": right, "images": len(select[1]), "chosen": chosen, "soft": accuracy}
+    return row | {"date": time.strftime("%Y-%m-%d")}
+
+
+def real_accuracy(kept: Path, train: Images, test: Images, bar: Bar) -> list[float]:
     """Return the accuracies after real images, measured once for equal images, judge and code."""
     from datagen import recogniser
 
@@ -120,7 +152,7 @@ def measure(options: argparse.Namespace, name: str, family: str, seed: int) -> d
     count = ["--count", str(len(train[1])), "--proportions", "real"]
     plain = [] if family == OURS else ["--min-confidence", "0", "--spread", "1"]
     made = journey.datagen("synthesize", run, *count, "--seed", str(seed), "--out", shards, *plain)
-    accuracy = judged(synthetic_images(Path(shards)), test, bar, images=len(train[1]), repeats=1)
+    accuracy = judged(synthetic_images(Path(shards))["hard"], test, bar, images=len(train[1]), repeats=1)
     real = real_accuracy(options.work / "real.jsonl", train, test, bar)
     row = {"set": name, "family": family, "seed": seed, "budget": budget, "seconds": round(seconds), "shown": fitted["images"], "chosen": fitted["chosen"]}
     row |= {"used": fitted["family"], "made": made["images"], "make_rate": round(made["images_per_second"]), "steps": bar.steps, "batch": bar.batch}

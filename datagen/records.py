@@ -144,7 +144,9 @@ class Recipe(BaseModel):
     judge_learning_rate: Positive | None = setting(JUDGE, "of the recogniser at its peak; chosen on validation", le=10)
     quick: bool = setting(JUDGE, "one repeat and a fifth of the steps; for a first look", False)
     full: bool = setting(JUDGE, "also sweep ratio and amount of synthetic images, and repeat the learning curve", False)
-    labels: Literal["hard", "soft"] = setting(JUDGE, "soft: the shards' probabilities instead of their labels", "hard")
+    labels: Literal["auto", "hard", "soft"] = setting(
+        JUDGE, "soft: the shards' probabilities in place of their labels; auto: for synthetic images alone whichever does better on validation", "auto"
+    )
     focus: str | None = setting(JUDGE, "a class whose recall at equal false alarms is judged, and whether blur is its shortcut")
     replicates: bool = setting(JUDGE, "several SHARDS are fits of one recipe: judge them as one set, each repeat takes the next", False)
     features: str | None = setting(JUDGE, "MODULE:FUNCTION or FILE.py:FUNCTION: further features for the measures, from images uint8 [N, H, W, C]")

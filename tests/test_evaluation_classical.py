@@ -57,7 +57,7 @@ def test_none_repeats_the_images_exactly_each_with_its_label() -> None:
         assert {image.tobytes() for image in made[start : start + 10]} == set(known)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(labels=st.lists(st.integers(0, 4), min_size=1, max_size=40), seed=st.integers(0, 99), cut=st.integers(1, 40))
 def test_every_stretch_has_the_classes_in_proportion(labels: list[int], seed: int, cut: int) -> None:
     each = np.array(labels, np.int64)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from test_evaluation import _no_timing, call, folders
 
-from datagen.errors import DatagenError, FailedUnder, InputError, UsageError
+from datagen.errors import DatagenError, FailedUnder, UsageError
 from datagen.evaluation import arms, choose, plan
 from datagen.evaluation.arms import Arm, Labelled, Trial
 from datagen.progress import Progress
@@ -119,11 +119,6 @@ with predictions.open("w", newline="") as file:
     for path in sorted(test.iterdir()):
         rows.writerow([path.name, min(means, key=lambda name: ((read(path) - means[name]) ** 2).sum())])
 """
-
-
-def test_soft_labels_need_probabilities(folders: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no probabilities for --labels soft"):
-        call(folders, tmp_path / "r", labels="soft")
 
 
 def test_a_class_in_focus(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from datagen.synthesis.run import synthesize
 FORMATS = ("parquet", "webdataset", "folder")
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3]))))
 def test_png_is_lossless(images: np.ndarray) -> None:
     for image, content in zip(images, encode.encode(images, "png"), strict=True):

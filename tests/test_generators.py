@@ -14,7 +14,7 @@ from datagen.generators.augment import augment
 SIDES = st.integers(8, 50)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(height=SIDES, width=SIDES, channels=st.sampled_from([1, 3]))
 def test_towers_and_painters_take_any_size(height: int, width: int, channels: int) -> None:
     shape = (channels, height, width)

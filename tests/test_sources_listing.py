@@ -174,7 +174,7 @@ NAMES = st.text(st.characters(exclude_characters="/\0", codec=None, exclude_cate
 
 
 @given(st.lists(NAMES | st.binary(min_size=1, max_size=60).map(os.fsdecode), min_size=1, max_size=8, unique=True))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_random_names_come_back_exactly(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
     root = tmp_path_factory.mktemp("names")
     expected = set()

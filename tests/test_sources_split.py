@@ -64,7 +64,7 @@ def sets(draw: st.DrawFn) -> Dataset:
 
 
 @given(sets(), st.sampled_from([0.0, 0.15, 0.5, 0.9]), st.integers(0, 5), st.randoms(use_true_random=False))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_what_holds_for_every_split(found: Dataset, holdout: float, key: int, random: object) -> None:
     made = split(found, holdout=holdout, key=key)
     side = sides(found, made)
@@ -81,7 +81,7 @@ def test_what_holds_for_every_split(found: Dataset, holdout: float, key: int, ra
 
 
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=8), st.sampled_from([0.0, 0.15, 0.5]), st.integers(0, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_class_trains_and_selects(counts: list[int], holdout: float, key: int) -> None:
     found = dataset([label for label, count in enumerate(counts) for _ in range(count)])
     side = sides(found, split(found, holdout=holdout, key=key))
@@ -170,7 +170,7 @@ def test_the_size_is_planned_from_the_median(sizes: list[tuple[int, int]], expec
 
 
 @given(st.lists(st.tuples(st.integers(1, 3000), st.integers(1, 3000)), min_size=1, max_size=9), st.sampled_from(["crop", "pad", "stretch"]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_planned_sides_suit_nets(sizes: list[tuple[int, int]], resize: str) -> None:
     (_, height, width), why = shaped(sizes, resize=resize)
     for side in (height, width):

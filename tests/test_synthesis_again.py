@@ -54,7 +54,7 @@ def test_what_names_no_image_is_refused(tmp_path: Path, only: str) -> None:
     assert not (tmp_path / "one").exists()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(plan=PLANS, data=st.data())
 def test_every_row_is_one_image_of_the_plan(plan: Plan, data: st.DataObject) -> None:
     tasks = [plan.task(id, Parquet()) for id in range(plan.shards)]

@@ -30,7 +30,7 @@ def images(plan: Plan) -> list[tuple[int, int]]:
     return [(label, first + i) for task in tasks for label, first, wanted in task.tiles for i in range(wanted)]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(PLANS)
 def test_each_image_is_made_once(plan: Plan) -> None:
     found = images(plan)
@@ -38,7 +38,7 @@ def test_each_image_is_made_once(plan: Plan) -> None:
     assert set(found) == {(label, index) for label, count in enumerate(plan.counts) for index in range(count)}
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(PLANS)
 def test_tiles_start_at_multiples_and_belong_to_one_class(plan: Plan) -> None:
     for label, first, wanted in plan.tiles.tolist():
@@ -48,14 +48,14 @@ def test_tiles_start_at_multiples_and_belong_to_one_class(plan: Plan) -> None:
         assert 0 <= label < len(plan.classes)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(PLANS, st.integers(1, 2000))
 def test_the_shard_size_changes_neither_tiles_nor_their_order(plan: Plan, other: int) -> None:
     again = Plan(plan.classes, plan.counts, plan.seed, other)
     assert images(plan) == images(again)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(PLANS)
 def test_shards_are_about_as_large_as_asked(plan: Plan) -> None:
     tiles = [len(plan.task(id, Parquet()).tiles) for id in range(plan.shards)]

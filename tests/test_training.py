@@ -46,7 +46,7 @@ def batches(counts: list[int], *, balanced: bool, seed: int = 0) -> Batches:
     return Batches(pixels, labels, np.arange(len(labels)), balanced=balanced, seed=seed)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(counts=st.lists(st.integers(1, 9), min_size=1, max_size=5), seed=st.integers(0, 99))
 def test_balanced_shows_classes_and_their_images_equally(counts: list[int], seed: int) -> None:
     source, passes = batches(counts, balanced=True, seed=seed), 3
@@ -60,7 +60,7 @@ def test_balanced_shows_classes_and_their_images_equally(counts: list[int], seed
         assert of_class.max() - of_class.min() <= 1, (count, of_class)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(size=st.integers(1, 40), start=st.integers(0, 100), count=st.integers(1, 60))
 def test_batches_depend_on_the_place_alone(size: int, start: int, count: int) -> None:
     whole = batches([size], balanced=False).chosen(0, start + count)

@@ -41,10 +41,10 @@ def summary(report: Mapping[str, Any]) -> str:
     """Return what evaluate found in a few lines: accuracy of each arm and set with its interval, differences, verdict, worth, what to try next."""
     table = [("trained on", "images", "right on unseen real images", "95 % interval")]
     for name, arm in report["arms"].items():
-        table.append((name, f"{arm['images']:,}", percent(arm["accuracy"]["mean"]), interval(arm["accuracy"])))
+        table.append((named(name, arm), f"{arm['images']:,}", percent(arm["accuracy"]["mean"]), interval(arm["accuracy"])))
     for title, each in list(report["sets"].items())[1:]:
         for name, arm in each["arms"].items():
-            table.append((f"{name} {title}", f"{arm['images']:,}", percent(arm["accuracy"]["mean"]), interval(arm["accuracy"])))
+            table.append((named(f"{name} {title}", arm), f"{arm['images']:,}", percent(arm["accuracy"]["mean"]), interval(arm["accuracy"])))
     shown = {f"both-{report['verdict']['base']}", "both-real", "synthetic-real"}
     for name, found in report["differences"].items():
         if name in shown:
@@ -53,6 +53,11 @@ def summary(report: Mapping[str, Any]) -> str:
     advice = [f"- {sentence}" for sentence in report.get("next", [])]
     said = [report["verdict"]["sentence"], *([report["caution"]] if report["caution"] else [])]
     return "\n".join([columns(table), "", *said, *worth, *advice, f"report: {report['report']}"])
+
+
+def named(name: str, arm: Mapping[str, Any]) -> str:
+    """Return an arm's name, with its labels where these are soft."""
+    return f"{name}, soft labels" if arm.get("labels") == "soft" else name
 
 
 def signed(fraction: float) -> str:

@@ -22,6 +22,8 @@ FEATURES = "features"
 PIECE = 4096
 """images that are hashed at a time"""
 COPIES = "copies of "
+PROBABILITIES = "probabilities of "
+"""before the name of a synthetic set: the same images, labelled by the probabilities that a teacher gave"""
 KEPT = 2
 """sets of copies that stay in memory: trainings side by side may need two"""
 
@@ -59,7 +61,8 @@ class Part:
     """One set of images that an arm trains on.
 
     Attributes:
-        of: name of the set in the trial: real, synthetic and so on; "copies of NAME" are classically augmented copies of it.
+        of: name of the set in the trial: real, synthetic and so on; "copies of NAME" are classically augmented copies of it,
+            "probabilities of NAME" the set with soft labels.
         count: images of it, drawn by class (of copies: how many are made); None takes all.
         share: of every batch, beside the shares of the arm's other parts.
         policy: of the copies' augmentation.
@@ -134,7 +137,8 @@ class Trial:
     def source(self, part: Part, arm: Arm, repeat: int) -> str:
         """Return the name of the set behind a part; where an arm is about several synthetic sets, each repeat takes the next."""
         name = part.of.removeprefix(COPIES)
-        return name if name != "synthetic" else arm.set or self.sets[repeat % len(self.sets)]
+        soft = PROBABILITIES if name.startswith(PROBABILITIES) else ""
+        return name if name.removeprefix(soft) != "synthetic" else soft + (arm.set or self.sets[repeat % len(self.sets)])
 
     def data(self, part: Part, arm: Arm, repeat: int) -> Labelled:
         """Return the images of one part of an arm."""
@@ -198,7 +202,13 @@ def balanced(balance: str, base: str = "real") -> Arm:
     return Arm(balance, (Part(base),), balance=balance)
 
 
-def with_synthetic(name: str, whole: Mapping[str, Labelled], chosen: str, real_images: Labelled) -> tuple[Arm, ...]:
+def alone(made: str, labels: str = "hard", **changes: object) -> Arm:
+    """Return the arm of a set's synthetic images alone, learnt by their class labels ("hard") or by their probabilities ("soft")."""
+    part = Part("synthetic" if labels == "hard" else PROBABILITIES + "synthetic")
+    return dataclasses.replace(Arm("synthetic", (part,), made), **changes)  # type: ignore[arg-type]
+
+
+def with_synthetic(name: str, whole: Mapping[str, Labelled], chosen: str, real_images: Labelled, labels: str = "hard") -> tuple[Arm, ...]:
     """Return the arms synthetic and both of one set.
 
     Half of every batch of both is synthetic; where the set lacks classes each image counts alike instead, and there is no arm of
@@ -209,11 +219,12 @@ def with_synthetic(name: str, whole: Mapping[str, Labelled], chosen: str, real_i
         whole: the sets by name.
         chosen: a set among them.
         real_images: the real training images.
+        labels: of the synthetic images alone, as for `alone`.
     """
     made = whole[chosen]
     share = shares(made, real_images)
     both = Arm("both", (Part("real", share=share[0]), Part("synthetic", share=share[1])), name)
-    return (both,) if lacks(made, real_images) else (Arm("synthetic", (Part("synthetic"),), name), both)
+    return (both,) if lacks(made, real_images) else (alone(name, labels), both)
 
 
 def shares(made: Labelled, real_images: Labelled) -> Shares:

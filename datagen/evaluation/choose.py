@@ -1,4 +1,4 @@
-"""What is chosen on the validation part of the real images: learning rate, mirroring, the classical rival's policy, the arm to beat."""
+"""What is chosen on the validation part of the real images: learning rate, mirroring, the rival's policy, the arm to beat, soft labels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ MIRROR = "mirror"
 RIVAL = "geometric"
 """policy of the classical rival where nothing is tried"""
 BALANCES = ("weighted", "oversampled")
-SELECT, TRAIN = "select", "train"
+SELECT, TRAIN, WHOLE = "select", "train", "validation"
+"""parts of the real training images by name: those of each fold, and the validation part as it is"""
+HARD, SOFT = "hard", "soft"
+"""class labels, and the probabilities that a teacher gave"""
 FEW, FOLDS, SHARE = 100, 3, 0.2
 """below so many validation images choices are made on three disjoint fifths of the real training images instead"""
 
@@ -43,6 +46,7 @@ class Choice:
         images: of all validation parts.
         augment: of the recogniser in every arm; "" as its settings have it.
         parts: validation parts; each candidate trained once for each.
+        labels: by which synthetic images alone are learnt, "hard" or "soft".
     """
 
     learning_rate: float
@@ -52,6 +56,11 @@ class Choice:
     images: int = 0
     augment: str = ""
     parts: int = 0
+    labels: str = HARD
+
+    def labelled(self, scores: Mapping[str, float]) -> Choice:
+        """Return the choice with soft labels for synthetic images alone where these did better by the scores; where they tie all stays."""
+        return dataclasses.replace(self, labels=SOFT if scores[SOFT] > scores[HARD] else HARD, scores={**self.scores, "labels": dict(scores)})
 
 
 def runs(recogniser: str, *, given_rate: bool, unbalanced: bool, folds: int = 1) -> int:
@@ -143,6 +152,26 @@ def choose(trial: Trial, copies: tuple[int, Shares], train: Callable[[Sequence[A
     found = {"learning_rate": by_rate, "augment": ways, "policy": rivals, "base": bases}
     scores = {what: {name: round(result.accuracy, 6) for name, result in each.items()} for what, each in found.items()}
     return Choice(rate, policy, base, scores, images, augment, count)
+
+
+def labels(trial: Trial, sets: Sequence[str], train: Callable[[Sequence[Arm]], Sequence[ArmResult]]) -> dict[str, dict[str, float]]:
+    """Return the share of the validation part named right after a set's synthetic images alone, by "hard" and "soft" labels.
+
+    The validation part is the one that the generator, too, was not fitted to where it kept the same images back; never the fifths.
+
+    Args:
+        trial: has the part "validation", and "probabilities of SET" where a set has them; its settings are chosen already.
+        sets: what arms are named by: sets, or "" for all of them in turn; those without probabilities are left out.
+        train: trains arms and tests them.
+    """
+    steps = max(1, trial.settings.steps // SHORTER)
+    known = [name for name in sets if WHOLE in trial.parts and all(arms.PROBABILITIES + own in trial.parts for own in ([name] if name else trial.sets))]
+    pairs = [(name, kind) for name in known for kind in (HARD, SOFT)]
+    results = train([arms.alone(name, kind, name=f"{kind} labels", tested=WHOLE, steps=steps) for name, kind in pairs])
+    found: dict[str, dict[str, float]] = {name: {} for name in known}
+    for (name, kind), result in zip(pairs, results, strict=True):
+        found[name][kind] = round(float(result.correct.mean()), 6)
+    return found
 
 
 def _over(results: Sequence[ArmResult]) -> _Tried:

@@ -38,7 +38,7 @@ class Context:
         predict: probabilities float32 [N, classes] of images, by that recogniser; None where there is none.
         seed: decides what is drawn.
         device: where the arms were trained.
-        choice: what was chosen on validation.
+        choice: what was chosen on validation, with the labels that this set's images alone are learnt by.
         focus: label of the class in focus, or None.
         replicates: synthetic sets that count as one, of which each repeat took the next.
     """
@@ -56,6 +56,11 @@ class Context:
     focus: int | None = None
     replicates: int = 1
     _memory: dict[tuple[str, str, int], np.ndarray] = field(default_factory=dict, repr=False, compare=False)
+
+    def labelled(self, arm: str) -> str:
+        """Return by which labels an arm learns its synthetic images, "hard" or "soft"; "hard" for arms without any."""
+        alone = arm == "synthetic" and self.choice.labels == choose.SOFT
+        return choose.SOFT if alone or (arm in {"synthetic", "both"} and self.synthetic.soft is not None) else choose.HARD
 
     @property
     def groups(self) -> np.ndarray | None:
@@ -133,19 +138,25 @@ def conduct(trial: Trial, planned: Plan, *, kept: Kept | None = None, progress: 
     sets = trial.sets if trial.apart else ("",)
     largest = max((trial.parts[name] for name in trial.sets), key=len)
     copies = len(largest), arms.shares(largest, trial.parts["real"])
-    choice = Choice(trial.settings.learning_rate)
+    choice = Choice(trial.settings.learning_rate, labels=choose.HARD if largest.soft is None else choose.SOFT)
+    scores: dict[str, dict[str, float]] = {}
     if planned.chooses and f"{choose.SELECT} 0" in trial.parts:
-        choice = choose.choose(trial, copies, runner.all, given_rate=planned.given_rate, unbalanced=planned.unbalanced)
+        found = choose.choose(trial, copies, runner.all, given_rate=planned.given_rate, unbalanced=planned.unbalanced)
+        choice = dataclasses.replace(found, labels=choice.labels)
         trial = dataclasses.replace(trial, settings=dataclasses.replace(trial.settings, learning_rate=choice.learning_rate, augment=choice.augment))
         runner = dataclasses.replace(runner, trial=trial)
-    own = {name: arms.with_synthetic(name, trial.parts, name or trial.sets[0], trial.parts["real"]) for name in sets}
+        scores = choose.labels(trial, sets, runner.all)
+    choices = {name: choice.labelled(scores[name]) if name in scores else choice for name in sets}
+    real = trial.parts["real"]
+    labels = {name: choices[name].labels if name in scores else choose.HARD for name in sets}
+    own = {name: arms.with_synthetic(name, trial.parts, name or trial.sets[0], real, labels[name]) for name in sets}
     shared = [arms.real(), arms.rival(choice.policy, *copies), *_balanced(planned)]
     results = runner.all([*shared, *(arm for each in own.values() for arm in each)], planned.repeats)
     if planned.native:
         results.append(runner.one(Arm("native", (Part("native"),), tested="native test")))
     results += _curve(runner, planned, own)
     if planned.sweeps:
-        results += [result for name in own for result in runner.all(_sweeps(trial, name), 1)]
+        results += [result for name, each in own.items() for result in runner.all(_sweeps(trial, name, each), 1)]
     with progress.stage("recogniser for the measures", trial.settings.steps):
         encoder = arms.judge(trial, progress)
     encoders = {RECOGNISER: encoder.features, RANDOM: random_encoder(trial)} | ({GIVEN: given} if given is not None else {})
@@ -160,7 +171,7 @@ def conduct(trial: Trial, planned: Plan, *, kept: Kept | None = None, progress: 
             predict=encoder.predict,
             seed=trial.seed,
             device=trial.device,
-            choice=choice,
+            choice=choices[name],
             focus=trial.focus,
             replicates=1 if trial.apart else len(trial.sets),
         )
@@ -193,12 +204,17 @@ def _curve(runner: Runner, planned: Plan, own: Mapping[str, tuple[Arm, ...]]) ->
     return runner.all(listed, planned.curve)
 
 
-def _sweeps(trial: Trial, name: str) -> list[Arm]:
-    """Return the arms of a set by ratio of synthetic to real images, and by amount of synthetic images; amounts it lacks are left out."""
+def _sweeps(trial: Trial, name: str, own: Iterable[Arm]) -> list[Arm]:
+    """Return the arms of a set by ratio of synthetic to real images, and by amount of synthetic images, labelled as in its own arms.
+
+    Ratios and amounts that it lacks are left out.
+    """
+    part = next((arm.parts[0] for arm in own if arm.name == "synthetic"), Part("synthetic"))
     made, real = len(trial.parts[name or trial.sets[0]]), len(trial.parts["real"])
     ratios = [ratio for ratio in plan.RATIOS if round(ratio * real) <= made]
     mixed = [Arm(f"{RATIO} {r:g}", (Part("real"), Part("synthetic", round(r * real), share=r)), name) for r in ratios]
-    amounts = [Arm(f"{AMOUNT} {round(made * f)}", (Part("synthetic", round(made * f)),), name) for f in plan.AMOUNTS if round(made * f) >= len(trial.classes)]
+    counts = [count for f in plan.AMOUNTS if (count := round(made * f)) >= len(trial.classes)]
+    amounts = [Arm(f"{AMOUNT} {count}", (dataclasses.replace(part, count=count),), name) for count in counts]
     return [*mixed, *amounts]
 
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from datagen import seeds, storage
 from datagen.errors import InputError, ResourceError, SafetyError, UsageError
-from datagen.evaluation import choose, statistics
-from datagen.evaluation.arms import Labelled
+from datagen.evaluation import choose, soft, statistics
+from datagen.evaluation.arms import COPIES, PROBABILITIES, Labelled
 from datagen.places import at, is_url
 from datagen.progress import Progress
 from datagen.reading.shards import Loaded, load
@@ -27,11 +27,13 @@ from datagen.sources import cache, scan, split
 MANIFEST = "manifest.json"
 LARGEST, LARGER = 4.0, 1.1
 """how many times more pixels than the synthetic images real ones at their own size have at most, and must have to be shown so"""
+APART = (f"{choose.TRAIN} ", f"{choose.SELECT} ", COPIES, PROBABILITIES)
+"""what no synthetic set's name begins with, likewise"""
 KEPT_BACK = "not said"
 """in place of the name of a folder of real images, where a report is given away"""
 FREE = {"test", "size", "verify_data"}
 """settings of READ that may differ from those of the run's fit: `test` is looked at apart, and the synthetic images decide the size"""
-OTHERS = {"", "real", "test", "native", "native test", "command"}
+OTHERS = {"", "real", "test", "native", "native test", "command", choose.WHOLE}
 """what no synthetic set is called, since the sets of real images are"""
 NOTICEABLE, FAR = 0.02, 0.1
 """differences that unseen images, and those of one class, should be able to show; more is said beforehand"""
@@ -75,7 +77,7 @@ class Asked:
         found: dict[str, str] = {}
         for path in self.shards:
             own = Path(path).resolve().name
-            own = f"synthetic {own}" if own in OTHERS or own.startswith((f"{choose.TRAIN} ", f"{choose.SELECT} ")) else own
+            own = f"synthetic {own}" if own in OTHERS or own.startswith(APART) else own
             name = next(name for name in itertools.chain([own], (f"{own}#{number}" for number in itertools.count(2))) if name not in found)
             found[name] = path
         return found
@@ -100,6 +102,7 @@ class Inputs:
         classes: names in code-point order.
         described: where each came from, for the report.
         notes: sentences to show before the work starts.
+        soft: the sets with probabilities, labelled by them, where `--labels auto` chooses; by the names in `synthetic`.
     """
 
     real: Labelled
@@ -110,6 +113,7 @@ class Inputs:
     classes: tuple[str, ...]
     described: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    soft: Mapping[str, Labelled] = dataclasses.field(default_factory=dict)
 
     @property
     def sets(self) -> tuple[str, ...]:
@@ -125,7 +129,9 @@ class Inputs:
     def parts(self, seed: int) -> dict[str, Labelled]:
         """Return every set of images by the name that arms know it by; the seed decides the validation parts."""
         native = {} if self.native is None else {"native": self.native[0], "native test": self.native[1]}
-        return {**self.synthetic, "real": self.real, "test": self.test, **choose.validation(self.real, self.select, seed), **native}
+        soft = {PROBABILITIES + name: images for name, images in self.soft.items()}
+        soft |= {choose.WHOLE: self.real.taken(np.flatnonzero(self.select))} if soft else {}
+        return {**self.synthetic, **soft, "real": self.real, "test": self.test, **choose.validation(self.real, self.select, seed), **native}
 
     def nameless(self) -> Inputs:
         """Return the same without names of real files, folders and groups: for a report that is given away."""
@@ -166,7 +172,8 @@ def gather(asked: Asked, recipe: Recipe, *, progress: Progress, report: Path | N
     pixels = cache.pixels(dataset, (channels, height, width), reading, progress=progress)
     rows = np.sort(np.concatenate([parts.train, parts.select]))
     real, unseen = _part(dataset, pixels, rows), _part(dataset, pixels, parts.test)
-    synthetic = {name: _synthetic(loaded, dataset.classes, asked.named()[name], recipe) for name, loaded in made.items()}
+    synthetic = {name: soft.labelled(loaded, dataset.classes, asked.named()[name], recipe.labels) for name, loaded in made.items()}
+    other = {name: soft.by_probabilities(synthetic[name], loaded) for name, loaded in made.items() if soft.undecided(loaded, dataset.classes, recipe.labels)}
     for name, images in synthetic.items():
         _refuse_leaks(images, unseen, asked.named()[name])
     described = {
@@ -179,13 +186,27 @@ def gather(asked: Asked, recipe: Recipe, *, progress: Progress, report: Path | N
         "later": stored is not None and not stored["whole"],
         "others": _others(made, asked.run),
     }
-    wanted = not recipe.quick and recipe.train_command is None
-    native = None if not wanted else _native(dataset, (channels, height, width), reading, (rows, parts.test), progress)
+    native = None if _short(recipe) else _native(dataset, (channels, height, width), reading, (rows, parts.test), progress)
     lacking_test = _lacking(unseen.labels, dataset.classes) if dataset.test.any() else []
     notes = (*dataset.notes, *parts.notes, *lacking_test, *_too_few(unseen.labels, dataset.classes))
     if asked.run is None and not dataset.test.any():
         progress.warn("the unseen images are held out of --real here: a generator of that folder has seen them, unless it held out alike; --run RUN knows")
-    return Inputs(real, synthetic, unseen, np.isin(rows, parts.select), native, dataset.classes, described, notes)
+    return Inputs(
+        real,
+        synthetic,
+        unseen,
+        np.isin(rows, parts.select),
+        native,
+        dataset.classes,
+        described,
+        notes,
+        {} if _short(recipe) or not len(parts.select) else other,
+    )
+
+
+def _short(recipe: Recipe) -> bool:
+    """Whether nothing but the arms is trained."""
+    return recipe.quick or recipe.train_command is not None
 
 
 def _files(path: Path) -> Iterator[str]:
@@ -213,21 +234,6 @@ def _common_shape(made: Mapping[str, Loaded], asked: Asked) -> tuple[int, int, i
         raise InputError(f"the sets have images of {len(shapes)} shapes", where=", ".join(asked.shards), hint="evaluate each shape on its own")
     height, width, channels = shapes.pop()
     return height, width, channels
-
-
-def _synthetic(loaded: Loaded, classes: tuple[str, ...], path: str, recipe: Recipe) -> Labelled:
-    """Return a set's images with labels by place in the real classes, soft ones where they are asked for."""
-    place = np.array([classes.index(name) if name in classes else -1 for name in loaded.classes])
-    if recipe.labels == "hard":
-        return Labelled(loaded.images, place[loaded.labels], tuple(loaded.names))
-    if loaded.probabilities is None:
-        raise InputError(
-            "has no probabilities for --labels soft", where=path, hint="--labels hard; a set has them where its generator has a filter, for up to 100 classes"
-        )
-    if loaded.classes != classes:
-        raise InputError("has other classes than the real images, so its soft labels mean something else", where=path, hint="--labels hard")
-    soft = loaded.probabilities.astype(np.float32)
-    return Labelled(loaded.images, place[loaded.labels], tuple(loaded.names), soft=soft / np.maximum(soft.sum(axis=1, keepdims=True), 1e-6))
 
 
 def _lacking(labels: np.ndarray, classes: tuple[str, ...]) -> list[str]:

@@ -47,7 +47,7 @@ class Sizes:
 
     `imbalance` is the largest class by the smallest; `native` how many times more pixels the real images have at their own size
     than at the synthetic images', 0 where they have no more; `select` counts the validation part; `replicates` are synthetic sets that
-    count as one, of which each repeat takes the next.
+    count as one, of which each repeat takes the next; `soft` are sets of which validation chooses labels or probabilities.
     """
 
     real: int
@@ -59,6 +59,7 @@ class Sizes:
     native: float = 0.0
     select: int = 1000
     replicates: int = 1
+    soft: int = 0
 
 
 @dataclass(frozen=True)
@@ -208,10 +209,8 @@ def _runs(planned: Plan, sizes: Sizes) -> float:
     """Return how many trainings of an arm's length the plan comes to."""
     shared = (2 + 2 * planned.unbalanced) * planned.repeats + planned.native + 1
     own = 2 * planned.repeats + (planned.curve / 2 if planned.curve else 0) + planned.sweeps * (len(RATIOS) + len(AMOUNTS))
-    chosen = (
-        choose.runs(planned.settings.recogniser, given_rate=planned.given_rate, unbalanced=planned.unbalanced, folds=choose.folds(sizes.select))
-        / choose.SHORTER
-    )
+    tried = choose.runs(planned.settings.recogniser, given_rate=planned.given_rate, unbalanced=planned.unbalanced, folds=choose.folds(sizes.select))
+    chosen = (tried + 2 * sizes.soft) / choose.SHORTER
     points = len(curve.sizes(sizes.real, sizes.classes)) + 1
     return shared + own * sizes.sets + planned.chooses * chosen + planned.curve * points / 2
 
@@ -219,7 +218,7 @@ def _runs(planned: Plan, sizes: Sizes) -> float:
 def _usual(planned: Plan, sizes: Sizes) -> float:
     """Return the runs of a plan with usual repeats, one set and no sweeps, so that what is asked on top takes longer, not shorter arms."""
     usual = dataclasses.replace(planned, repeats=MORE_REPEATS if sizes.test < FEW else REPEATS, curve=1, sweeps=False, chooses=True)
-    return _runs(usual, dataclasses.replace(sizes, sets=1))
+    return _runs(usual, dataclasses.replace(sizes, sets=1, soft=0))
 
 
 def imbalance(labels: np.ndarray) -> float:

@@ -102,6 +102,7 @@ def evaluate(
     begun, dry_run = time.monotonic(), bool(settings.pop("dry_run", False))
     recipe = recipes.gather(None, [], **settings) if recipe is None else recipe.changed("flag", **settings) if settings else recipe
     asked = Asked(_several(shards), *(str(path) if path is not None else None for path in (real, test, run)))
+    recipe = _as_begun(recipe, Path(out))
     job = Job(asked, recipe, Path(out), machine.device(recipe.device, deterministic=recipe.deterministic), progress or Progress(out), begun)
     job.progress.folder = None
     _check_settings(recipe)
@@ -130,6 +131,15 @@ def _check_settings(recipe: Recipe) -> None:
         if recipe.focus is not None:
             what = "needs how sure the recogniser is of each image, and a command of yours says classes alone"
             raise UsageError(what, where="--focus with --train-command", hint="leave one of them out")
+
+
+def _as_begun(recipe: Recipe, folder: Path) -> Recipe:
+    """Return the recipe with the `labels` that a report was begun with, where none are given: earlier versions knew no choice of them."""
+    known = storage.read_json(folder / PLAN) if "labels" not in recipe.origins and (folder / PLAN).is_file() else None
+    try:
+        return recipe if known is None else recipe.changed("report", labels=known["asked"]["settings"]["labels"])
+    except (KeyError, TypeError, ValueError):
+        return recipe
 
 
 def _several(shards: str | Path | Sequence[str | Path]) -> tuple[str, ...]:
@@ -186,7 +196,7 @@ def _sizes(job: Job, found: Inputs) -> plan.Sizes:
     pixels = 0.0 if found.native is None else found.native[0].images[0].size / found.real.images[0].size
     sets, replicates = (1, len(found.sets)) if job.recipe.replicates else (len(found.sets), 1)
     whole, counts = plan.imbalance(found.real.labels), (len(found.real), len(found.test), sets, len(found.classes))
-    return plan.Sizes(*counts, found.shape, whole, pixels, int(found.select.sum()), replicates)
+    return plan.Sizes(*counts, found.shape, whole, pixels, int(found.select.sum()), replicates, min(sets, len(found.soft)))
 
 
 def _describe(found: Inputs) -> str:

@@ -109,10 +109,15 @@ class Runner:
 
     def _say(self, asked: Asked, result: ArmResult | None, repeats: int) -> None:
         if result is not None:
-            images = "validation" if asked[0].tested.startswith(choose.SELECT) else "unseen real"
+            images = "validation" if _chooses(asked[0]) else "unseen real"
             self.progress.say(f"{_title(asked, repeats)}: {100 * result.correct.mean():.1f} % of {len(result.correct):,} {images} images right")
 
 
 def _title(asked: Asked, repeats: int) -> str:
     arm, repeat = asked
-    return arm.title + (f", repeat {repeat + 1} of {repeats}" if repeats > 1 else "") + (", on validation" if arm.tested.startswith(choose.SELECT) else "")
+    return arm.title + (f", repeat {repeat + 1} of {repeats}" if repeats > 1 else "") + (", on validation" if _chooses(arm) else "")
+
+
+def _chooses(arm: Arm) -> bool:
+    """Whether an arm is a candidate, tested on validation images."""
+    return arm.tested.startswith((choose.SELECT, choose.WHOLE))

@@ -28,6 +28,7 @@ TRAINING = {"train", "training"}
 """what the part to train on is called, in any case"""
 IMAGES, INDEX, PACK = "images.bin", "index.bin", 2
 """files of an unpacked set, and the number of their layout"""
+SCORED = "shards of a generator with a filter have them, for up to 100 classes"
 PATIENCE = 3600.0
 """seconds to wait for another process that unpacks the same set"""
 
@@ -45,6 +46,7 @@ class Located:
         hashes: uint8 [N, B], the first B bytes of the SHA-256 of each image, or None where none is known (the user's own folders).
         shards: of the set, 1 for a folder.
         skipped: images of each class in shards that were left out, since they are missing or damaged.
+        probabilities: float16 [N, classes] that a teacher gave; None unless they were asked for.
     """
 
     root: str
@@ -55,6 +57,7 @@ class Located:
     hashes: np.ndarray | None = None
     shards: int = 1
     skipped: Mapping[str, int] = field(default_factory=dict)
+    probabilities: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -89,31 +92,46 @@ Found = Located | Remote
 """labelled images by place, on this machine or on an object store"""
 
 
-def locate(path: str | Path, *, allow_partial: bool = False, skip: bool = False, cache_bytes: int = CACHE_BYTES) -> Found:
+def locate(path: str | Path, *, allow_partial: bool = False, skip: bool = False, soft: bool = False, cache_bytes: int = CACHE_BYTES) -> Found:
     """Find the images of a set of shards in any format, or of a folder with a folder a class.
 
     Args:
         path: the set, also by URL, or the folder; a train/ or data/train/ inside is taken.
         allow_partial: take what is committed of an unfinished set.
         skip: leave out shards that are missing or damaged; every byte is read for that.
+        soft: with probabilities; every byte is read for them.
         cache_bytes: kept on this machine of sets on object stores.
 
     Raises:
         ArtefactError: the set is damaged or not finished, or none of its shards is left.
-        InputError: there is no such folder, or no folder with images in it.
+        InputError: there is no such folder, or no folder with images in it; or there are no probabilities.
+        UsageError: `skip` or `soft` of an object store.
     """
     if is_url(path):
+        if soft:
+            raise UsageError("gives labels alone from an object store", where=str(path), hint="copy the set to a folder, or leave soft() out")
         if skip:
             raise UsageError("leaves out nothing of an object store", where=str(path), hint="on_bad='raise', or copy the set to a folder")
         return Remote(open_set(path, allow_partial=allow_partial), cache_bytes)
     if not Path(path).is_dir():
         raise InputError("is no folder", where=path, hint="give a folder of shards, or one with a folder a class")
     if not is_set(path):
+        if soft:
+            raise InputError("has no probabilities", where=path, hint=f"{SCORED}; leave soft() out")
         return _class_folders(Path(path))
     found = open_set(path, allow_partial=allow_partial)
     found, skipped = _undamaged(found) if skip else (found, {})
     located = _listed(found, Path(path)) if isinstance(found.format, Folder) else _packed(found, Path(path))
-    return replace(located, skipped=skipped)
+    return replace(located, skipped=skipped, probabilities=_probabilities(found, Path(path)) if soft else None)
+
+
+def _probabilities(found: ShardSet, root: Path) -> np.ndarray:
+    """Return float16 [N, classes] of a set's images in the order of its shards; InputError where an image has none, or of other classes."""
+    parts = [rows.probabilities for note in found.notes for rows in found.format.read(_whole(root, note))]
+    known = [part for part in parts if part is not None and part.shape[1] == len(found.classes)]
+    if not known or len(known) < len(parts):
+        raise InputError("has no probabilities of its classes", where=root, hint=f"{SCORED}; leave soft() out")
+    return np.concatenate(known)
 
 
 def _undamaged(found: ShardSet) -> tuple[ShardSet, dict[str, int]]:

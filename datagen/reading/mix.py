@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
@@ -22,11 +23,12 @@ class Mixed(Dataset[Any]):
         classes: names; a label is the place of its class, as the real set numbers them.
         real: number of real images, the first ones.
         synthetic: number of synthetic images in an epoch.
+        probabilities: whether labels are probabilities float32 [classes]: the synthetic images' own, and 1 for a real image's class.
     """
 
     def __init__(self, real: Any, synthetic: ShardDataset, places: np.ndarray, count: int, seed: int) -> None:
         self.classes, self.real, self.synthetic = tuple(real.classes), len(real), count
-        self._real, self._made, self._places = real, synthetic, places
+        self._real, self._made, self._places, self.probabilities = real, synthetic, places, synthetic.probabilities
         self._turns = Turns(len(synthetic), count, "mix", seed)
 
     def set_epoch(self, epoch: int) -> None:
@@ -37,15 +39,24 @@ class Mixed(Dataset[Any]):
     def __len__(self) -> int:
         return self.real + self.synthetic
 
-    def __getitem__(self, row: int) -> tuple[Any, int]:
+    def __getitem__(self, row: int) -> tuple[Any, Any]:
         if not -len(self) <= row < len(self):
             raise IndexError(row)
         row = int(row) % len(self)
         if row < self.real:
             image, label = self._real[row]
-            return image, int(label)
+            return image, self._shares([int(label)], 1.0) if self.probabilities else int(label)
         image, label = self._made[self._turns.row(row - self.real)]
-        return image, int(self._places[label])
+        if not self.probabilities:
+            return image, int(self._places[label])
+        known = self._places >= 0
+        return image, self._shares(self._places[known], label[known])
+
+    def _shares(self, places: Any, given: Any) -> torch.Tensor:
+        """Return float32 [classes], what is given at some places as shares of their sum, 0 elsewhere."""
+        found = torch.zeros(len(self.classes))
+        found[places] = given
+        return found / found.sum().clamp_min(1e-6)
 
 
 def mix(
@@ -60,7 +71,8 @@ def mix(
 
     Args:
         real: labelled folder or shards, or a dataset of (image, label) with `classes`, such as torchvision's ImageFolder.
-        synthetic: folder of shards, or a ShardDataset; every one of its classes must be one of the real set's.
+        synthetic: folder of shards, or a ShardDataset; every one of its classes must be one of the real set's. With ShardDataset(...).soft()
+            all labels are probabilities.
         ratio: synthetic images for each real one; None takes all there are. `set_epoch(n)` draws others in each epoch.
         transform: called with each image (Pillow) that is opened here; by default that of the real dataset. Beside another
             dataset than ours synthetic images are RGB, as torchvision opens real ones.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -99,7 +100,7 @@ class ShardDataset(Dataset[Any]):
     ) -> None:
         if on_bad not in {"raise", "skip"}:
             raise UsageError(f"{on_bad!r} is unknown", where="on_bad", hint=nearest(on_bad, ("raise", "skip")))
-        self.path, self.transform = str(path), transform
+        self.path, self.transform, self.probabilities = str(path), transform, False
         self._located = locate(path, allow_partial=allow_partial, skip=on_bad == "skip", cache_bytes=cache_bytes)
         self.skipped: Mapping[str, int] = self._located.skipped if isinstance(self._located, Located) else {}
         if self.skipped:
@@ -122,6 +123,22 @@ class ShardDataset(Dataset[Any]):
 
     def __len__(self) -> int:
         return len(self._located) if self._turns is None else len(self._turns)
+
+    def soft(self) -> ShardDataset:
+        """Return the dataset with probabilities float32 [classes], which add up to 1, in place of labels; every byte is read for them once.
+
+        They are those of the generator's filter, and what torch.nn.CrossEntropyLoss takes.
+
+        Raises:
+            InputError: there are none.
+            ArtefactError: the set changed since it was opened.
+            UsageError: it lies on an object store.
+        """
+        other = copy.copy(self)
+        other._located, other.probabilities = locate(self.path, allow_partial=True, skip=bool(self.skipped), soft=True), True
+        if not np.array_equal(other.labels, self.labels):
+            raise ArtefactError("changed since it was opened", where=self.path, hint="open it again")
+        return other
 
     def set_epoch(self, epoch: int) -> None:
         """Take the next images from now on, with `rotate`; loader workers that are kept alive hear of it."""
@@ -151,16 +168,27 @@ class ShardDataset(Dataset[Any]):
         """Return the part of one of several processes that train together; raises as `Share`."""
         return Share(self, rank, ranks, equal)
 
-    def __getitem__(self, row: int) -> tuple[Any, int]:
+    def __getitem__(self, row: int) -> tuple[Any, Any]:
         if not -len(self) <= row < len(self):
             raise IndexError(row)
         row = int(row) % len(self)
         row = row if self._turns is None else self._turns.row(row)
-        content, label = self._located.content(row), self._located.label(row)
+        content, label = self._located.content(row), self._label(row)
         if self.transform is None and self._head and encode.is_own_png(content, self._head) and (pixels := _own(content)) is not None:
             return pixels, label
         image = picture(content, self._located.name(row), self._located)
         return (self.transform(image), label) if self.transform is not None else (_tensor(image), label)
+
+    def _label(self, row: int) -> Any:
+        if self.probabilities:
+            return summed(self._located.probabilities[row])  # type: ignore[union-attr,index]
+        return self._located.label(row)
+
+
+def summed(probabilities: np.ndarray) -> torch.Tensor:
+    """Return probabilities float [classes] as float32 that add up to 1: halves, as they are stored, do not quite."""
+    found = torch.from_numpy(probabilities.astype(np.float32))
+    return found / found.sum().clamp_min(1e-6)
 
 
 class Share(Dataset[Any]):
@@ -190,7 +218,7 @@ class Share(Dataset[Any]):
     def __len__(self) -> int:
         return len(range(self.rank, len(self.data) + self.padded, self.ranks))
 
-    def __getitem__(self, place: int) -> tuple[Any, int]:
+    def __getitem__(self, place: int) -> tuple[Any, Any]:
         if not -len(self) <= place < len(self):
             raise IndexError(place)
         return self.data[(self.rank + self.ranks * (place % len(self))) % len(self.data)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from datagen import recipe as recipes
 from datagen import seeds
-from datagen.errors import UsageError
+from datagen.errors import InputError, UsageError
+from datagen.reading.shards import summed
 from datagen.synthesis import painter
 from datagen.synthesis.plan import TILE
 
@@ -26,7 +28,7 @@ EPOCH, PART = (1 << 40) + 1, 1 << 24
 class StreamDataset(IterableDataset[Any]):
     """Labelled images that a generator makes while a recogniser trains, for a DataLoader with any number of workers.
 
-    Yields (image, label): a tensor uint8 [C, H, W], or what `transform` makes of the Pillow image; the label is the place of the class
+    Yields (image, label); the image is a tensor uint8 [C, H, W], or what `transform` makes of the Pillow image; the label is the place of the class
     in `classes` (sorted names). Classes come equally often, but for a tile of 64 in an epoch, in each worker and process, too. Workers and
     processes that train together share an epoch. With the generator on a GPU, load with `num_workers=0`.
 
@@ -59,7 +61,7 @@ class StreamDataset(IterableDataset[Any]):
         self.shares = shares if shares is not None else torch.distributed.get_world_size() if together else 1
         if per_epoch < self.shares or not 0 <= self.rank < self.shares:
             raise UsageError(f"{per_epoch} images for process {self.rank} of {self.shares}", where="per_epoch", hint="give each process images")
-        self.classes, self.per_epoch, self.transform = self._origin.classes, per_epoch, transform
+        self.classes, self.per_epoch, self.transform, self.probabilities = self._origin.classes, per_epoch, transform, False
         self._place = torch.tensor([0, 0, 0], dtype=torch.int64).share_memory_()
         self._painter: painter.Painter | None = None
 
@@ -68,6 +70,12 @@ class StreamDataset(IterableDataset[Any]):
 
     def __len__(self) -> int:
         return len(self._owned(self.rank, self.shares))
+
+    def soft(self) -> StreamDataset:
+        """Return the dataset with the filter's probabilities float32 [classes], which add up to 1, in place of labels; InputError without a filter."""
+        other = copy.copy(self)
+        other.probabilities = True
+        return other
 
     def set_epoch(self, epoch: int) -> None:
         """Make other images from now on; loader workers that are kept alive hear of it."""
@@ -86,7 +94,7 @@ class StreamDataset(IterableDataset[Any]):
         left = max(0, self.per_epoch - int(self._place[2]) * self.shares)
         return range(share, left, shares)
 
-    def __iter__(self) -> Iterator[tuple[Any, int]]:
+    def __iter__(self) -> Iterator[tuple[Any, Any]]:
         worker = get_worker_info()
         share = self.rank if worker is None else worker.id * self.shares + self.rank
         shares = self.shares if worker is None else self.shares * worker.num_workers
@@ -103,12 +111,17 @@ class StreamDataset(IterableDataset[Any]):
             for place in order.permutation(len(buffer))[: wanted - begin * TILE].tolist():
                 yield buffer[place]
 
-    def _painted(self, tile: int) -> Iterator[tuple[Any, int]]:
+    def _painted(self, tile: int) -> Iterator[tuple[Any, Any]]:
         """Yield the images of one tile of the endless sequence, in which the classes take turns."""
         assert self._painter is not None
         block, label = divmod(tile, len(self.classes))
-        for image in self._painter.tile(self.classes[label], block * TILE, TILE).images:
-            yield (torch.from_numpy(image.transpose(2, 0, 1).copy()) if self.transform is None else self.transform(_pillow(image))), label
+        painted = self._painter.tile(self.classes[label], block * TILE, TILE)
+        soft = painted.probabilities if self.probabilities else None
+        if self.probabilities and soft is None:
+            raise InputError("has no filter that gives probabilities", where=self._origin.run, hint="leave soft() out, or fit anew")
+        for row, image in enumerate(painted.images):
+            shown = torch.from_numpy(image.transpose(2, 0, 1).copy()) if self.transform is None else self.transform(_pillow(image))
+            yield shown, label if soft is None else summed(soft[row])
 
 
 def _pillow(image: np.ndarray) -> Image.Image:

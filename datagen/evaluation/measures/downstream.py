@@ -25,6 +25,7 @@ NAMES: Mapping[str, str] = {
     "both": "real + synthetic images",
     "native": "real images at their own size",
 }
+SOFT = ", by the shards' probabilities as labels"
 """the arms of every report, in words, in their order"""
 
 
@@ -68,6 +69,7 @@ def _arm(context: Context, arm: str) -> Finding:
         "repeats": [rounded(value) for value in correct.mean(axis=1)],
         "steps": results[0].steps,
         "images": results[0].images,
+        "labels": context.labelled(arm),
         "seconds": round(sum(result.seconds for result in results), 1),
         "per_class": [
             {"class": name, "images": int(n), "recall": rounded(r.mean), "low": rounded(r.low), "high": rounded(r.high)}
@@ -77,7 +79,8 @@ def _arm(context: Context, arm: str) -> Finding:
         "confused": _confused(counts, context.classes),
     }
     words = f"95 % interval {100 * accuracy.low:.1f} to {100 * accuracy.high:.1f}"
-    sentence = f"Trained on {NAMES[arm]}, the recogniser names {100 * accuracy.mean:.1f} % of {len(labels):,} unseen real images right ({words})."
+    soft = SOFT if context.labelled(arm) == "soft" else ""
+    sentence = f"Trained on {NAMES[arm]}{soft}, the recogniser names {100 * accuracy.mean:.1f} % of {len(labels):,} unseen real images right ({words})."
     return Finding(f"downstream {arm}", accuracy.mean, accuracy.low, accuracy.high, sentence, details)
 
 

@@ -94,7 +94,7 @@ def _arms(report: Mapping[str, Any]) -> list[charts.Row]:
     base, rows = words.base(report), []
     for arm, value in report["arms"].items():
         spread = value["accuracy"]["mean"], value["accuracy"]["low"], value["accuracy"]["high"]
-        rows.append(charts.Row(arm, words.ARMS.get(arm, arm), *spread, repeats=value["repeats"], base=arm == base))
+        rows.append(charts.Row(arm, words.title(arm, value), *spread, repeats=value["repeats"], base=arm == base))
     return rows
 
 

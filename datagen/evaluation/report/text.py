@@ -61,7 +61,7 @@ def _points(value: Mapping[str, Any]) -> list[str]:
 def _arms(report: Mapping[str, Any]) -> str:
     base, rows = words.base(report), []
     for arm, value in report["arms"].items():
-        title = words.ARMS.get(arm, arm) + (" (to beat)" if arm == base else "")
+        title = words.title(arm, value) + (" (to beat)" if arm == base else "")
         rows.append([cell(title), f"{100 * value['accuracy']['mean']:.1f} %", _ends(value["accuracy"]), f"{value['images']:,}"])
     return table(["trained on", "accuracy", "95 % interval", "images"], rows)
 

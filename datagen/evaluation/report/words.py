@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from datagen.evaluation.choose import SHORTER
+from datagen.evaluation.choose import HARD, SHORTER, SOFT
 from datagen.evaluation.experiment import CURVE, Context
 from datagen.evaluation.inputs import Inputs
 from datagen.evaluation.plan import Plan
 from datagen.evaluation.report.advice import caution, next_steps
 from datagen.pages.template import bare, bare_command
 
-__all__ = ["ARMS", "KINDS", "base", "caution", "difference", "next_steps", "saw", "tested", "worth"]
+__all__ = ["ARMS", "KINDS", "base", "caution", "difference", "next_steps", "saw", "tested", "title", "worth"]
 
 ARMS: Mapping[str, str] = {
     "real": "real",
@@ -37,6 +37,11 @@ def base(report: Mapping[str, Any]) -> str:
     """Return the arm to beat, of a report or one of its sets; real where there is no difference from the one chosen."""
     chosen: str = report["verdict"]["base"]
     return chosen if f"both-{chosen}" in report["differences"] else "real"
+
+
+def title(arm: str, value: Mapping[str, Any]) -> str:
+    """Return the name of an arm of a report in words, with its labels where these are soft."""
+    return ARMS.get(arm, arm) + (" (soft labels)" if value.get("labels") == "soft" else "")
 
 
 def difference(key: str) -> str:
@@ -83,6 +88,7 @@ def saw(context: Context, found: Inputs, planned: Plan) -> list[str]:
         _recogniser(context, found, planned),
         *_arms(context, found, planned),
         _validation(context, planned),
+        *_labels(context, planned),
         *_curve(context),
         f"All are tested on the same {len(context.test):,} unseen real images, after the last step. No step, setting or checkpoint was chosen by them.",
         f"{resized}{native}.",
@@ -156,6 +162,23 @@ def _validation(context: Context, planned: Plan) -> str:
         f"{_parts(choice.parts)} {choice.images:,} of the real training images decided, before any unseen image was scored on, {'; '.join(said)}. "
         f"Candidates train on the other real images for {steps:,} steps, a third; the arms then train on all of them."
     )
+
+
+def _labels(context: Context, planned: Plan) -> list[str]:
+    """Return by which labels synthetic images are learnt, with the figures where validation decided."""
+    scores = context.choice.scores.get("labels")
+    if context.synthetic.soft is not None:
+        return ["Synthetic images are learnt by the shards' probabilities (--labels soft), real ones by their labels."]
+    if not scores:
+        return []
+    won, other = ("probabilities", "class labels") if context.choice.labels == SOFT else ("class labels", "probabilities")
+    own, rest = (100 * scores[name] for name in ((SOFT, HARD) if context.choice.labels == SOFT else (HARD, SOFT)))
+    steps = max(1, planned.settings.steps // SHORTER)
+    beside = "Beside real images they are learnt by their class labels (--labels)."
+    return [
+        f"Synthetic images alone are learnt by the shards' {won}: after {steps:,} steps these led to {own:.1f} % of the validation part right, {other} to "
+        f"{rest:.1f} %. {beside}" + (" datagen.ShardDataset(SHARDS).soft() gives the probabilities." if context.choice.labels == SOFT else "")
+    ]
 
 
 def _parts(count: int) -> str:

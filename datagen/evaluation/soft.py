@@ -1,0 +1,50 @@
+"""By what synthetic images are learnt: their classes, matched by name, or the probabilities that a teacher gave them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from datagen.errors import InputError
+from datagen.evaluation.arms import Labelled
+from datagen.reading.shards import Loaded
+
+
+def labelled(loaded: Loaded, classes: tuple[str, ...], path: str, labels: str) -> Labelled:
+    """Return a set's images with labels by place in the real classes, and with soft ones where `labels` is "soft".
+
+    Args:
+        loaded: the set.
+        classes: of the real images.
+        path: of the set, for errors.
+        labels: "hard", "soft" or "auto".
+
+    Raises:
+        InputError: soft labels are asked for, and it has none, or those of other classes.
+    """
+    place = np.array([classes.index(name) if name in classes else -1 for name in loaded.classes])
+    made = Labelled(loaded.images, place[loaded.labels], tuple(loaded.names))
+    if labels != "soft":
+        return made
+    if loaded.probabilities is None:
+        hint = "--labels hard; a set has them where its generator has a filter, for up to 100 classes"
+        raise InputError("has no probabilities for --labels soft", where=path, hint=hint)
+    if not _of(loaded, classes):
+        raise InputError("has other classes than the real images, so its soft labels mean something else", where=path, hint="--labels hard")
+    return by_probabilities(made, loaded)
+
+
+def undecided(loaded: Loaded, classes: tuple[str, ...], labels: str) -> bool:
+    """Whether validation is to decide between labels and probabilities: a set has both, and images of every class to be learnt alone."""
+    return labels == "auto" and _of(loaded, classes) and len(np.unique(loaded.labels)) == len(classes)
+
+
+def by_probabilities(made: Labelled, loaded: Loaded) -> Labelled:
+    """Return a set labelled by its probabilities float32 [N, classes], each row adding up to 1."""
+    given = np.asarray(loaded.probabilities, np.float32)
+    return dataclasses.replace(made, soft=given / np.maximum(given.sum(axis=1, keepdims=True), 1e-6))
+
+
+def _of(loaded: Loaded, classes: tuple[str, ...]) -> bool:
+    return loaded.probabilities is not None and loaded.classes == classes and loaded.probabilities.shape[1] == len(classes)

@@ -1,0 +1,124 @@
+"""Labels or probabilities: which of them synthetic images alone are learnt by is decided on validation, and said."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_evaluation import _no_timing, call, folders
+
+from datagen.cli.evaluate import summary
+from datagen.errors import InputError
+from datagen.evaluation import arms, choose, inputs, plan
+from datagen.evaluation.arms import Arm, Labelled, Trial
+from datagen.evaluation.choose import Choice
+from datagen.progress import Progress
+from datagen.reading.shards import Loaded
+from datagen.recipe import gather
+
+__all__ = ["_no_timing", "folders"]
+LONGER = {"quick": False, "steps": 60, "repeats": 1, "judge_learning_rate": 0.05}
+
+
+def given(monkeypatch: pytest.MonkeyPatch, *, right: str, classes: int = 3) -> None:
+    """Let the set have labels and probabilities of which one kind is right, the other drawn at random."""
+    real_load = inputs.load
+
+    def load(path: Path, **options: Any) -> Loaded:
+        found, rng = real_load(path, **options), np.random.default_rng(0)
+        drawn = rng.permutation(found.labels)
+        hard, soft = (found.labels, drawn) if right == "hard" else (drawn, found.labels)
+        return dataclasses.replace(found, labels=hard, probabilities=(0.8 * np.eye(classes)[soft] + 0.2 / classes).astype(np.float16))
+
+    monkeypatch.setattr(inputs, "load", load)
+
+
+@pytest.mark.parametrize("right", ["hard", "soft"])
+def test_validation_takes_the_labels_that_teach(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, right: str) -> None:
+    given(monkeypatch, right=right)
+    taught: dict[str, list[bool]] = {}
+    real_train = arms.train
+
+    def noted(trial: Trial, arm: Arm, parts: list[Labelled], *rest: Any) -> Any:
+        taught.setdefault(arm.name, []).extend(part.soft is not None for part in parts)
+        return real_train(trial, arm, parts, *rest)
+
+    monkeypatch.setattr(arms, "train", noted)
+    lines: list[str] = []
+    monkeypatch.setattr(Progress, "say", lambda self, text: lines.append(text))
+    found = call(folders, tmp_path / "r", full=True, **LONGER)
+    scores = found["chosen"]["scores"]["labels"]
+    assert found["chosen"]["labels"] == right and max(scores, key=scores.__getitem__) == right and set(scores) == {"hard", "soft"}
+    assert {arm: value["labels"] for arm, value in found["arms"].items()} == {"real": "hard", "classical": "hard", "synthetic": right, "both": "hard"}
+    soft = right == "soft"
+    assert found["arms"]["synthetic"]["accuracy"]["mean"] > 0.6, "labels drawn at random would teach nothing"
+    assert set(taught["synthetic"]) == set(taught["curve synthetic"]) == {soft} and not any(taught["both"] + taught["real"])
+    assert {soft} == {kind for name in taught if name.startswith("amount") for kind in taught[name]}
+    assert [(taught[f"{kind} labels"]) for kind in ("hard", "soft")] == [[False], [True]]
+    said = " ".join(found["measured"]["saw"])
+    assert ("alone are learnt by the shards' probabilities" in said) == soft and ("alone are learnt by the shards' class labels" in said) == (not soft)
+    assert any(line.startswith("soft labels, on validation: ") and line.endswith("validation images right") for line in lines)
+    for text in (summary(found), (tmp_path / "r/report.md").read_text(), (tmp_path / "r/report.html").read_text()):
+        assert ("soft labels" in text) == soft
+
+
+def test_sets_are_decided_one_by_one() -> None:
+    trial = Trial({"validation": None, "a": None, "b": None, f"{arms.PROBABILITIES}b": None}, ("x", "y"), plan.Settings(steps=30), 0, sets=("a", "b"))  # type: ignore[dict-item]
+    asked: list[Arm] = []
+
+    def train(listed: Any) -> Any:
+        asked.extend(listed)
+        return [dataclasses.make_dataclass("Result", ["correct"])(np.array([True, arm.name == "soft labels"])) for arm in listed]
+
+    assert choose.labels(trial, ("a", "b"), train) == {"b": {"hard": 0.5, "soft": 1.0}}
+    assert {(arm.set, arm.tested, arm.steps) for arm in asked} == {("b", "validation", 10)}
+    assert choose.labels(trial, ("",), train) == {}, "replicates of which one has no probabilities"
+    assert Choice(0.1).labelled({"hard": 0.5, "soft": 0.5}).labels == "hard", "labels stay where they tie"
+
+
+def test_nothing_is_tried_without_probabilities_or_in_a_first_look(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = call(folders, tmp_path / "none", **LONGER)
+    assert found["chosen"]["labels"] == "hard" and "labels" not in found["chosen"]["scores"]
+    given(monkeypatch, right="soft")
+    assert call(folders, tmp_path / "quick")["chosen"]["labels"] == "hard"
+    kept = call(folders, tmp_path / "hard", labels="hard", **LONGER)
+    assert kept["chosen"]["labels"] == "hard" and "labels" not in kept["chosen"]["scores"]
+    soft = call(folders, tmp_path / "soft", labels="soft", steps=60)
+    assert {arm: value["labels"] for arm, value in soft["arms"].items()} == {"real": "hard", "classical": "hard", "synthetic": "soft", "both": "soft"}
+    assert soft["arms"]["synthetic"]["accuracy"]["mean"] > 0.6 and "(--labels soft)" in " ".join(soft["measured"]["saw"])
+
+
+def test_probabilities_of_other_classes_are_no_labels(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="no probabilities for --labels soft"):
+        call(folders, tmp_path / "r", labels="soft")
+    given(monkeypatch, right="soft", classes=4)
+    with pytest.raises(InputError, match="other classes than the real images"):
+        call(folders, tmp_path / "r", labels="soft")
+    assert "labels" not in call(folders, tmp_path / "r", **LONGER)["chosen"]["scores"]
+
+
+def test_a_report_of_before_the_choice_is_continued_as_it_was(folders: dict[str, Path], tmp_path: Path) -> None:
+    assert call(folders, tmp_path / "r", labels="hard")["finished"] is False
+    assert call(folders, tmp_path / "r")["finished"] is True
+    begun = json.loads((tmp_path / "r/plan.json").read_text())
+    begun["asked"]["settings"]["labels"] = ["strange"]
+    (tmp_path / "r/plan.json").write_text(json.dumps(begun))
+    with pytest.raises(Exception, match="begun with something else"):
+        call(folders, tmp_path / "r")
+
+
+def test_a_plan_counts_what_is_tried(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = gather(None, [], quick=False, steps=30)
+    sizes = plan.Sizes(300, 100, 2, 3, (1, 12, 12), select=120)
+    plain, tried = (plan.make(recipe, dataclasses.replace(sizes, soft=soft), device="cpu") for soft in (0, 2))
+    assert tried.runs - plain.runs == pytest.approx(4 / choose.SHORTER, abs=0.02)
+    assert tried.settings.steps == plain.settings.steps
+
+
+def test_names_of_sets_are_no_names_of_parts(tmp_path: Path) -> None:
+    asked = inputs.Asked((str(tmp_path / "validation"), str(tmp_path / "probabilities of x"), str(tmp_path / "plain")))
+    assert list(asked.named()) == ["synthetic validation", "synthetic probabilities of x", "plain"]
