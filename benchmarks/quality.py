@@ -159,37 +159,55 @@ def measure(options: argparse.Namespace, name: str, family: str, seed: int) -> d
     return row | {"real": real, "synthetic": accuracy, "test": len(test[1]), "machine": platform.machine(), "date": time.strftime("%Y-%m-%d")}
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Return the rows as a Markdown table, one line a set."""
+def right(rows: list[dict[str, Any]], labels: list[dict[str, Any]], name: str, family: str) -> dict[str, list[float]]:
+    """Return by "hard" labels and by those "chosen" how many % of the test images the cells of a set and family name right; empty where not measured."""
+    hard = {row["seed"]: 100 * row["synthetic"][0] for row in rows if (row["set"], row["family"]) == (name, family)}
+    others = {row["seed"]: row for row in labels if (row["set"], row["family"]) == (name, family)}
+    chosen = [100 * others[seed]["soft"][0] if others[seed]["chosen"] == "soft" else value for seed, value in hard.items() if seed in others]
+    return {"hard": list(hard.values()), "chosen": chosen if len(chosen) == len(hard) else []}
+
+
+def table(rows: list[dict[str, Any]], labels: list[dict[str, Any]]) -> str:
+    """Return the rows, and those of their labels, as a Markdown table, one line a set."""
     lines = [
         "# Gap between real and synthetic-only accuracy",
         "",
         f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} shared processors, no GPU.",
         "Points between recognisers trained on real and on as many synthetic images alone, on unseen real images; means over seeds, spread in",
-        "brackets. `datagen` is `datagen fit` with nothing set but --budget and how the images are read (benchmarks/journey.py); the classics are fitted",
-        "for the same minutes and used without filter.",
+        "brackets. `datagen` is `datagen fit` with nothing set but --budget and how the images are read (benchmarks/journey.py), learnt by labels or",
+        "probabilities as the run's select part decides; the classics are fitted for the same minutes and used without filter, by labels (in brackets: by what",
+        "the select part decides).",
         "Made by `python benchmarks/quality.py DATA WORK`.",
         "",
-        "| set | fit | seeds | judge | real, % | datagen: % | gap | cvae: gap | dcgan: gap | bar | reached |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| set | fit | seeds | judge | real, % | datagen: % | gap | by labels | cvae: gap | dcgan: gap | bar | reached |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name, bar in BARS.items():
-        cells = {family: [row for row in rows if (row["set"], row["family"]) == (name, family)] for family in (OURS, *CLASSICS)}
-        if not cells[OURS]:
+        own = next((row for row in rows if (row["set"], row["family"]) == (name, OURS)), None)
+        found = {family: right(rows, labels, name, family) for family in (OURS, *CLASSICS)}
+        if own is None or not found[OURS]["chosen"]:
             continue
-        real = 100 * float(np.mean(cells[OURS][0]["real"]))
-        right = {family: [100 * value for row in found for value in row["synthetic"]] for family, found in cells.items()}
-        gaps = {family: real - float(np.mean(values)) if values else None for family, values in right.items()}
-        known = [gaps[family] for family in CLASSICS if gaps[family] is not None]
+        real = 100 * float(np.mean(own["real"]))
+        gaps = {family: {kind: real - float(np.mean(v)) for kind, v in each.items() if v} for family, each in found.items()}
+        known = [gaps[family]["hard"] for family in CLASSICS if gaps[family]]
         half = min(known) / 2 if known else None
         asked = bar.gap if bar.gap is not None else max(half, FLOOR.get(name, 0.0)) if half is not None else None
-        reached = "–" if asked is None else "yes" if gaps[OURS] <= asked else "no"
-        spread = f" ({min(right[OURS]):.1f} to {max(right[OURS]):.1f})" if len(right[OURS]) > 1 else ""
-        used = f"{cells[OURS][0]['used']} {np.mean(right[OURS]):.1f}{spread}"
-        others = [f"{gaps[family]:.1f}" if gaps[family] is not None else "–" for family in CLASSICS]
-        judge = f"{bar.steps:,} x {bar.batch}"
-        numbers = [f"{real:.1f}", used, f"{gaps[OURS]:.1f}", *others, f"{asked:.1f}" if asked is not None else "–", reached]
-        lines.append("| " + " | ".join([name, cells[OURS][0]["budget"], str(len(cells[OURS])), judge, *numbers]) + " |")
+        reached = "–" if asked is None else "yes" if gaps[OURS]["chosen"] <= asked else "no"
+        values = found[OURS]["chosen"]
+        spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
+        seeds = {row["seed"] for row in labels if (row["set"], row["family"], row["chosen"]) == (name, OURS, "soft")}
+        used = f"{own['used']} {np.mean(values):.1f}{spread}" + (f", probabilities{'' if len(seeds) == len(values) else f' of {len(seeds)}'}" if seeds else "")
+        others = [f"{gaps[f]['hard']:.1f}" + (f" ({gaps[f]['chosen']:.1f})" if "chosen" in gaps[f] else "") if gaps[f] else "–" for f in CLASSICS]
+        numbers = [
+            f"{real:.1f}",
+            used,
+            f"{gaps[OURS]['chosen']:.1f}",
+            f"{gaps[OURS]['hard']:.1f}",
+            *others,
+            f"{asked:.1f}" if asked is not None else "–",
+            reached,
+        ]
+        lines.append("| " + " | ".join([name, own["budget"], str(len(values)), f"{bar.steps:,} x {bar.batch}", *numbers]) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -210,14 +228,14 @@ def main() -> None:
         from datagen.progress import Progress
 
         write_digits(options.data / "digits", Progress(quiet=True))
-    kept = options.work / "quality.jsonl"
+    kept, labels = options.work / "quality.jsonl", options.work / "labels.jsonl"
     for name in options.only or BARS:
         for seed in range(options.seeds or BARS[name].seeds):
             for family in options.families:
-                done = {(row["set"], row["family"], row["seed"]) for row in journey.rows(kept)}
-                if (name, family, seed) not in done:
-                    journey.keep(kept, measure(options, name, family, seed))
-    text = table(journey.rows(kept))
+                for file, how in {kept: measure, labels: relabelled}.items():
+                    if (name, family, seed) not in {(row["set"], row["family"], row["seed"]) for row in journey.rows(file)}:
+                        journey.keep(file, how(options, name, family, seed))
+    text = table(journey.rows(kept), journey.rows(labels))
     print(text)
     if options.out:
         options.out.write_text(text, encoding="utf-8")

@@ -375,3 +375,14 @@ def test_plans_grow_with_the_images_and_respect_slow_machines(monkeypatch: pytes
     assert plan.stored(written) == slow
     more = plan.extended(slow, Recipe(repeats=7, full=True), Sizes(60_000, 5000, 1, 10, (1, 8, 8)))
     assert (more.repeats, more.sweeps, more.settings) == (7, True, slow.settings) and more.runs > slow.runs
+
+
+def test_another_shape_than_the_synthetic_images_is_refused(folders: dict[str, Path], tmp_path: Path) -> None:
+    for asked, shown in (({"size": (16, 16)}, "which are 12x12"), ({"colour": "rgb"}, "which are grey")):
+        with pytest.raises(UsageError, match=shown):
+            evaluate(folders["synthetic"], real=folders["real"], test=folders["test"], out=tmp_path / "r", progress=Progress(quiet=True), **asked)
+    assert not (tmp_path / "r/report.json").exists()
+    same = evaluate(
+        folders["synthetic"], real=folders["real"], test=folders["test"], out=tmp_path / "r", dry_run=True, size=(12, 12), colour="grey", quick=True
+    )
+    assert same["shape"] == [1, 12, 12]

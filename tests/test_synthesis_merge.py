@@ -74,8 +74,14 @@ def test_a_stopped_merge_continues_and_shows_nothing_before(make_folder: Maker, 
         with pytest.raises(OutputError, match="no space"):
             merge(shards, real, out)
     assert not out.exists()
-    merge(shards, real, out)
-    assert tree(out) == tree(tmp_path / "whole")
+    assert merge(shards, real, out)["finished"] is False
+    written = tree(out)
+    assert {**written, "merged.json": b""} == {**tree(tmp_path / "whole"), "merged.json": b""}
+    assert merge(shards, real, out)["finished"] is True and tree(out) == written
+    (real / "circle" / "000.png").write_bytes((real / "circle" / "001.png").read_bytes())
+    with pytest.raises(OutputError, match="not empty"):
+        merge(shards, real, out)
+    assert tree(out) == written
 
 
 def test_nothing_is_lost_or_mixed_in(make_folder: Maker, shards: Path, tmp_path: Path) -> None:

@@ -160,6 +160,7 @@ def gather(asked: Asked, recipe: Recipe, *, progress: Progress, report: Path | N
     source, test, reading, stored = _where(asked, recipe)
     made = {name: load(path) for name, path in asked.named().items()}
     height, width, channels = _common_shape(made, asked)
+    _refuse_shape(recipe, (height, width), channels)
     dataset = scan.scan(source, reading, test=test, progress=progress, report=report)
     if stored is not None and stored["fingerprint"] != _fingerprint(dataset, whole=stored["whole"]):
         shared, remedy = ("", "restore them") if stored["whole"] else (", or some are among the test images", "restore them, take those out of --test")
@@ -234,6 +235,15 @@ def _common_shape(made: Mapping[str, Loaded], asked: Asked) -> tuple[int, int, i
         raise InputError(f"the sets have images of {len(shapes)} shapes", where=", ".join(asked.shards), hint="evaluate each shape on its own")
     height, width, channels = shapes.pop()
     return height, width, channels
+
+
+def _refuse_shape(recipe: Recipe, size: tuple[int, int], channels: int) -> None:
+    """Raise UsageError where --size or --colour say otherwise than the synthetic images, to whose shape real ones are brought."""
+    own = {"size": (recipe.size, size), "colour": (recipe.colour, "grey" if channels == 1 else "rgb")}
+    for key, (asked, found) in own.items():
+        if recipe.origins.get(key) == "flag" and asked not in (None, "auto", found):
+            shown = found if isinstance(found, str) else f"{found[0]}x{found[1]}"
+            raise UsageError(f"real images are brought to the shape of the synthetic ones, which are {shown}", where=f"--{key}", hint="leave it out")
 
 
 def _lacking(labels: np.ndarray, classes: tuple[str, ...]) -> list[str]:
