@@ -43,7 +43,7 @@ def measure(name: str, count: int, number: int, options: argparse.Namespace) -> 
     size = [part for part in SETS[name] if part == "--size" or part.isdigit()]
     datagen("fit", str(train), "--out", run, "--budget", options.budget, "--holdout", "0", *size)
     datagen("synthesize", run, "--per-class", str(options.made), "--out", shards)
-    found = datagen("evaluate", shards, "--real", str(train), "--test", test, "--out", report)
+    found = datagen("evaluate", shards, "--labels", "hard", "--real", str(train), "--test", test, "--out", report)
     base = found["verdict"]["base"]
     row = {"set": name, "count": count, "draw": number, "budget": options.budget, "base": base, "policy": found["chosen"]["policy"]}
     row |= {"arms": {arm: value["accuracy"] for arm, value in found["arms"].items()}, "repeats": found["measured"]["repeats"]}

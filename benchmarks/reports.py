@@ -35,7 +35,7 @@ def measure(name: str, options: argparse.Namespace) -> dict:
     times.append(time.monotonic())
     datagen("synthesize", run, "--per-class", str(-(-count // len(classes))), "--out", shards)
     times.append(time.monotonic())
-    found = datagen("evaluate", shards, "--real", str(train), "--test", str(whole / "test"), "--out", report, *_groups(name))
+    found = datagen("evaluate", shards, "--labels", "hard", "--real", str(train), "--test", str(whole / "test"), "--out", report, *_groups(name))
     times.append(time.monotonic())
     minutes = dict(zip(("fit", "synthesize", "evaluate"), (round((b - a) / 60, 1) for a, b in itertools.pairwise(times)), strict=True))
     arms = {arm: {**value["accuracy"], "seconds": value["seconds"], "images": value["images"]} for arm, value in found["arms"].items()}

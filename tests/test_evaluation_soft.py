@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from test_evaluation import _no_timing, call, folders
 
 from datagen.cli.evaluate import summary
-from datagen.errors import InputError
+from datagen.errors import InputError, UsageError
 from datagen.evaluation import arms, choose, inputs, plan
 from datagen.evaluation.arms import Arm, Labelled, Trial
 from datagen.evaluation.choose import Choice
@@ -21,15 +22,18 @@ from datagen.reading.shards import Loaded
 from datagen.recipe import gather
 
 __all__ = ["_no_timing", "folders"]
+Make = Callable[..., Path]
 LONGER = {"quick": False, "steps": 60, "repeats": 1, "judge_learning_rate": 0.05}
 
 
-def given(monkeypatch: pytest.MonkeyPatch, *, right: str, classes: int = 3) -> None:
+def given(monkeypatch: pytest.MonkeyPatch, *, right: str, classes: int = 3, only: str = "") -> None:
     """Let the set have labels and probabilities of which one kind is right, the other drawn at random."""
     real_load = inputs.load
 
     def load(path: Path, **options: Any) -> Loaded:
         found, rng = real_load(path, **options), np.random.default_rng(0)
+        if only not in str(path):
+            return found
         drawn = rng.permutation(found.labels)
         hard, soft = (found.labels, drawn) if right == "hard" else (drawn, found.labels)
         return dataclasses.replace(found, labels=hard, probabilities=(0.8 * np.eye(classes)[soft] + 0.2 / classes).astype(np.float16))
@@ -60,7 +64,8 @@ def test_validation_takes_the_labels_that_teach(folders: dict[str, Path], tmp_pa
     assert {soft} == {kind for name in taught if name.startswith("amount") for kind in taught[name]}
     assert [(taught[f"{kind} labels"]) for kind in ("hard", "soft")] == [[False], [True]]
     said = " ".join(found["measured"]["saw"])
-    assert ("alone are learnt by the shards' probabilities" in said) == soft and ("alone are learnt by the shards' class labels" in said) == (not soft)
+    assert ("alone are learnt by the probabilities" in said) == soft and ("alone are learnt by their class labels" in said) == (not soft)
+    assert (", learnt by their probabilities," in found["measures"]["exchange"]["sentence"]) == soft
     assert any(line.startswith("soft labels, on validation: ") and line.endswith("validation images right") for line in lines)
     for text in (summary(found), (tmp_path / "r/report.md").read_text(), (tmp_path / "r/report.html").read_text()):
         assert ("soft labels" in text) == soft
@@ -77,7 +82,22 @@ def test_sets_are_decided_one_by_one() -> None:
     assert choose.labels(trial, ("a", "b"), train) == {"b": {"hard": 0.5, "soft": 1.0}}
     assert {(arm.set, arm.tested, arm.steps) for arm in asked} == {("b", "validation", 10)}
     assert choose.labels(trial, ("",), train) == {}, "replicates of which one has no probabilities"
-    assert Choice(0.1).labelled({"hard": 0.5, "soft": 0.5}).labels == "hard", "labels stay where they tie"
+    asked.clear()
+    whole = dataclasses.replace(trial, parts={**trial.parts, f"{arms.PROBABILITIES}a": None})  # type: ignore[dict-item]
+    assert choose.labels(whole, ("",), train) == {"": {"hard": 0.5, "soft": 1.0}} and [arm.set for arm in asked] == ["a", "b", "a", "b"]
+    for soft, images, wanted in ((0.5, 100, "hard"), (0.54, 100, "hard"), (0.56, 100, "soft"), (0.54, 400, "soft")):
+        found = Choice(0.1).labelled({"hard": 0.5, "soft": soft}, images)
+        assert (found.labels, found.validated) == (wanted, images), "labels stay unless probabilities are better by more than chance"
+
+
+def test_two_sets_say_their_own_labels(folders: dict[str, Path], make_folder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, right="soft", only="synthetic")
+    plain = make_folder("plain", each=16, size=(12, 12), grey=True, seed=7)
+    found = call(folders, tmp_path / "r", [plain, folders["synthetic"]], **LONGER)
+    assert found["chosen"]["labels"] == "hard" == found["arms"]["synthetic"]["labels"] and found["sets"]["plain"]["labels"] == {}
+    assert found["sets"]["synthetic"]["arms"]["synthetic"]["labels"] == "soft" and set(found["sets"]["synthetic"]["labels"]) == {"hard", "soft"}
+    assert "Synthetic images of synthetic alone are learnt by the probabilities" in " ".join(found["measured"]["saw"])
+    assert (tmp_path / "r/report.md").read_text().count("(soft labels)") == 1 == (tmp_path / "r/report.html").read_text().count("(soft labels)")
 
 
 def test_nothing_is_tried_without_probabilities_or_in_a_first_look(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,6 +107,8 @@ def test_nothing_is_tried_without_probabilities_or_in_a_first_look(folders: dict
     assert call(folders, tmp_path / "quick")["chosen"]["labels"] == "hard"
     kept = call(folders, tmp_path / "hard", labels="hard", **LONGER)
     assert kept["chosen"]["labels"] == "hard" and "labels" not in kept["chosen"]["scores"]
+    with pytest.raises(UsageError, match="no probabilities"):
+        call(folders, tmp_path / "own", labels="soft", train_command="python t.py {train} {test} {predictions}")
     soft = call(folders, tmp_path / "soft", labels="soft", steps=60)
     assert {arm: value["labels"] for arm, value in soft["arms"].items()} == {"real": "hard", "classical": "hard", "synthetic": "soft", "both": "soft"}
     assert soft["arms"]["synthetic"]["accuracy"]["mean"] > 0.6 and "(--labels soft)" in " ".join(soft["measured"]["saw"])

@@ -87,6 +87,10 @@ def test_a_real_image_is_sure_of_its_class(fitted: Path, tmp_path: Path, make_fo
     for row in range(20, len(mixed)):
         image, given = mixed[row]
         assert given[0] == 0 and torch.allclose(given[1:], known[image.numpy().tobytes()])
+    alike = datagen.mix(real, made, transform=lambda image: (image.mode, image.size))
+    assert {alike[row][0] for row in range(len(alike))} == {("L", (16, 16))} and made.transform is None
+    with pytest.raises(UsageError, match="in place of labels"):
+        datagen.mix(made, made)
     (_, both) = next(iter(DataLoader(mixed, batch_size=30, shuffle=True)))
     assert both.shape == (30, 4) and both.dtype == torch.float32
 

@@ -47,6 +47,7 @@ class Choice:
         augment: of the recogniser in every arm; "" as its settings have it.
         parts: validation parts; each candidate trained once for each.
         labels: by which synthetic images alone are learnt, "hard" or "soft".
+        validated: images of the validation part that the labels were chosen on; 0 where they were not.
     """
 
     learning_rate: float
@@ -57,10 +58,12 @@ class Choice:
     augment: str = ""
     parts: int = 0
     labels: str = HARD
+    validated: int = 0
 
-    def labelled(self, scores: Mapping[str, float]) -> Choice:
-        """Return the choice with soft labels for synthetic images alone where these did better by the scores; where they tie all stays."""
-        return dataclasses.replace(self, labels=SOFT if scores[SOFT] > scores[HARD] else HARD, scores={**self.scores, "labels": dict(scores)})
+    def labelled(self, scores: Mapping[str, float], images: int) -> Choice:
+        """Return the choice with soft labels for synthetic images alone where these did better by more than a standard error of so many images."""
+        better = clearly(scores[SOFT], scores[HARD], images)
+        return dataclasses.replace(self, labels=SOFT if better else HARD, scores={**self.scores, "labels": dict(scores)}, validated=images)
 
 
 def runs(recogniser: str, *, given_rate: bool, unbalanced: bool, folds: int = 1) -> int:
@@ -155,7 +158,7 @@ def choose(trial: Trial, copies: tuple[int, Shares], train: Callable[[Sequence[A
 
 
 def labels(trial: Trial, sets: Sequence[str], train: Callable[[Sequence[Arm]], Sequence[ArmResult]]) -> dict[str, dict[str, float]]:
-    """Return the share of the validation part named right after a set's synthetic images alone, by "hard" and "soft" labels.
+    """Return the share of the validation part named right after a set's synthetic images alone, by "hard" and "soft" labels; of replicates the mean.
 
     The validation part is the one that the generator, too, was not fitted to where it kept the same images back; never the fifths.
 
@@ -165,13 +168,14 @@ def labels(trial: Trial, sets: Sequence[str], train: Callable[[Sequence[Arm]], S
         train: trains arms and tests them.
     """
     steps = max(1, trial.settings.steps // SHORTER)
-    known = [name for name in sets if WHOLE in trial.parts and all(arms.PROBABILITIES + own in trial.parts for own in ([name] if name else trial.sets))]
-    pairs = [(name, kind) for name in known for kind in (HARD, SOFT)]
-    results = train([arms.alone(name, kind, name=f"{kind} labels", tested=WHOLE, steps=steps) for name, kind in pairs])
-    found: dict[str, dict[str, float]] = {name: {} for name in known}
-    for (name, kind), result in zip(pairs, results, strict=True):
-        found[name][kind] = round(float(result.correct.mean()), 6)
-    return found
+    behind = {name: [name] if name else list(trial.sets) for name in sets}
+    known = [name for name in sets if WHOLE in trial.parts and all(arms.PROBABILITIES + own in trial.parts for own in behind[name])]
+    asked = [(name, kind, own if len(behind[name]) > 1 else name) for name in known for kind in (HARD, SOFT) for own in behind[name]]
+    results = train([arms.alone(own, kind, name=f"{kind} labels", tested=WHOLE, steps=steps) for _, kind, own in asked])
+    right: dict[tuple[str, str], list[float]] = {}
+    for (name, kind, _), result in zip(asked, results, strict=True):
+        right.setdefault((name, kind), []).append(float(result.correct.mean()))
+    return {name: {kind: round(float(np.mean(right[name, kind])), 6) for kind in (HARD, SOFT)} for name in known}
 
 
 def _over(results: Sequence[ArmResult]) -> _Tried:
@@ -185,8 +189,12 @@ def _mirrored(ways: Mapping[str, _Tried], usual: str, images: int) -> str:
     Mirroring changes the meaning of signs and letters, so a lucky tie must not bring it in.
     """
     other = next(way for way in ways if way != usual)
-    error = math.sqrt(max(ways[usual].accuracy * (1 - ways[usual].accuracy), 0.25 / images) / images)
-    return other if ways[other].accuracy > ways[usual].accuracy + error else usual
+    return other if clearly(ways[other].accuracy, ways[usual].accuracy, images) else usual
+
+
+def clearly(other: float, usual: float, images: int) -> bool:
+    """Whether an accuracy, 0 to 1, on so many images lies above another by more than that one's standard error."""
+    return other > usual + math.sqrt(max(usual * (1 - usual), 0.25 / images) / images)
 
 
 def _score(tried: _Tried) -> tuple[float, float]:

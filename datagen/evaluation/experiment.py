@@ -146,7 +146,7 @@ def conduct(trial: Trial, planned: Plan, *, kept: Kept | None = None, progress: 
         trial = dataclasses.replace(trial, settings=dataclasses.replace(trial.settings, learning_rate=choice.learning_rate, augment=choice.augment))
         runner = dataclasses.replace(runner, trial=trial)
         scores = choose.labels(trial, sets, runner.all)
-    choices = {name: choice.labelled(scores[name]) if name in scores else choice for name in sets}
+    choices = {name: choice.labelled(scores[name], len(trial.parts[choose.WHOLE])) if name in scores else choice for name in sets}
     real = trial.parts["real"]
     labels = {name: choices[name].labels if name in scores else choose.HARD for name in sets}
     own = {name: arms.with_synthetic(name, trial.parts, name or trial.sets[0], real, labels[name]) for name in sets}

@@ -128,6 +128,10 @@ def _check_settings(recipe: Recipe) -> None:
         nets.function(recipe.features)
     if recipe.train_command is not None:
         command.parse(recipe.train_command)
+        if recipe.labels == "soft":
+            raise UsageError(
+                "a command of yours reads a folder a class, and no probabilities", where="--labels soft with --train-command", hint="leave one out"
+            )
         if recipe.focus is not None:
             what = "needs how sure the recogniser is of each image, and a command of yours says classes alone"
             raise UsageError(what, where="--focus with --train-command", hint="leave one of them out")
@@ -195,8 +199,9 @@ def _planned(job: Job, found: Inputs) -> Plan:
 def _sizes(job: Job, found: Inputs) -> plan.Sizes:
     pixels = 0.0 if found.native is None else found.native[0].images[0].size / found.real.images[0].size
     sets, replicates = (1, len(found.sets)) if job.recipe.replicates else (len(found.sets), 1)
+    soft = len(found.soft) if replicates == 1 or len(found.soft) == replicates else 0
     whole, counts = plan.imbalance(found.real.labels), (len(found.real), len(found.test), sets, len(found.classes))
-    return plan.Sizes(*counts, found.shape, whole, pixels, int(found.select.sum()), replicates, min(sets, len(found.soft)))
+    return plan.Sizes(*counts, found.shape, whole, pixels, int(found.select.sum()), replicates, soft)
 
 
 def _describe(found: Inputs) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def mix(
     Args:
         real: labelled folder or shards, or a dataset of (image, label) with `classes`, such as torchvision's ImageFolder.
         synthetic: folder of shards, or a ShardDataset; every one of its classes must be one of the real set's. With ShardDataset(...).soft()
-            all labels are probabilities.
+            all labels are probabilities; where that has no transform of its own it takes the one that a folder would.
         ratio: synthetic images for each real one; None takes all there are. `set_epoch(n)` draws others in each epoch.
         transform: called with each image (Pillow) that is opened here; by default that of the real dataset. Beside another
             dataset than ours synthetic images are RGB, as torchvision opens real ones.
@@ -80,7 +81,7 @@ def mix(
 
     Raises:
         InputError: a synthetic class is none of the real set's.
-        UsageError: more synthetic images are asked for than there are, or the real set has no `classes`.
+        UsageError: more synthetic images are asked for than there are, or the real set has no `classes`, or probabilities in place of labels.
         ArtefactError: the shards are damaged or unfinished.
     """
     ours = isinstance(real, str | Path | ShardDataset)
@@ -88,8 +89,14 @@ def mix(
         real = ShardDataset(real, transform=transform)
     if not hasattr(real, "classes"):
         raise UsageError("has no classes", where=type(real).__name__, hint="give it an attribute `classes`: the names in the order of the labels")
+    if getattr(real, "probabilities", False):
+        raise UsageError("has probabilities in place of labels", where=type(real).__name__, hint="give the real images without soft()")
+    like = _like(transform or getattr(real, "transform", None), ours=ours)
     if isinstance(synthetic, str | Path):
-        synthetic = ShardDataset(synthetic, transform=_like(transform or getattr(real, "transform", None), ours=ours))
+        synthetic = ShardDataset(synthetic, transform=like)
+    if synthetic.probabilities and synthetic.transform is None:
+        synthetic = copy.copy(synthetic)
+        synthetic.transform = like
     names = list(real.classes)
     for name in synthetic.classes:
         if name not in names and (synthetic.labels == synthetic.classes.index(name)).any():

@@ -25,8 +25,8 @@ NAMES: Mapping[str, str] = {
     "both": "real + synthetic images",
     "native": "real images at their own size",
 }
-SOFT = ", by the shards' probabilities as labels"
 """the arms of every report, in words, in their order"""
+SOFT = ", by the shards' probabilities as labels"
 
 
 class Downstream:
@@ -100,7 +100,8 @@ def _difference(context: Context, better: str, base: str) -> Finding:
         one, other = context.by_replicate(one), context.by_replicate(other)
     found = statistics.paired(one, other, seed=context.seed, groups=context.groups)
     span = f"95 % interval {statistics.points(found.low)} to {statistics.points(found.high)}"
-    sentence = f"{NAMES[better].capitalize()} minus {NAMES[base]}: {statistics.points(found.mean)} points of accuracy ({span})."
+    soft = SOFT + "," if context.labelled(better) == "soft" else ""
+    sentence = f"{NAMES[better].capitalize()}{soft} minus {NAMES[base]}: {statistics.points(found.mean)} points of accuracy ({span})."
     details: dict[str, Any] = {**ends(found), "per_class": _by_class(context, one, other)}
     if better == "both":
         before, after = float(other.mean()), float(one.mean())

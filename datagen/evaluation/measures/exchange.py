@@ -85,7 +85,8 @@ def _details(context: Context, points: list[int], found: Equal) -> dict[str, Any
 
 
 def _sentence(context: Context, points: list[int], found: Equal) -> str:
-    made = f"These {len(context.synthetic):,} synthetic images alone"
+    soft = ", learnt by their probabilities," if context.labelled("synthetic") == "soft" else ""
+    made = f"These {len(context.synthetic):,} synthetic images alone{soft}"
     if found.bound == "above":
         least = f"; 95 % sure of {found.low:,.0f} at least" if not math.isinf(found.low) and found.low < points[-1] else ""
         return f"{made} teach the recogniser as much as at least {points[-1]:,} real ones, all there are{least}."

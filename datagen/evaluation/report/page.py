@@ -105,7 +105,8 @@ def _sets(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         exchange = each["measures"].get("exchange", {})
         accuracy = {arm: value["accuracy"]["mean"] for arm, value in each["arms"].items()}
         difference = each["differences"][f"both-{words.base(each)}"]
-        rows.append({"name": name, "set": each, "accuracy": accuracy, "difference": difference, "worth": words.worth(exchange)})
+        soft = each["arms"].get("synthetic", {}).get("labels") == "soft"
+        rows.append({"name": name, "set": each, "soft": soft, "accuracy": accuracy, "difference": difference, "worth": words.worth(exchange)})
     return rows
 
 
@@ -156,7 +157,7 @@ def _matrices(report: Mapping[str, Any]) -> list[dict[str, Any]]:
     for arm, value in report["arms"].items():
         if arm in wanted:
             drawn = matrices.confusion(value["confusion"], report["classes"]) if value["confusion"] is not None else None
-            found.append({"arm": arm, "chart": drawn, "confused": value["confused"][:CONFUSED]})
+            found.append({"arm": arm, "title": words.title(arm, value), "chart": drawn, "confused": value["confused"][:CONFUSED]})
     return found
 
 

@@ -69,6 +69,8 @@ KEYS: Mapping[str, str] = {
     "measures.*.sentence": "what it means",
     "sets": "by name where several sets were compared: verdict, arms (synthetic, both), differences, measures as above, for each; empty else",
     "sets.*.images": "synthetic images of the set",
+    "sets.*.labels": "accuracy on the validation part after the set alone, by hard and soft labels; empty where nothing was tried",
+    "sets.*.labels.*": "fraction, after a third of the steps",
     "chosen": "what was chosen on the validation part of the real images; no test label was read for it",
     "chosen.learning_rate": "of every arm, at its peak",
     "chosen.augment": "of the recogniser, equal for all arms: with mirror where that is plainly better; empty where nothing was chosen",
@@ -77,6 +79,7 @@ KEYS: Mapping[str, str] = {
     "chosen.base": "the arm without synthetic images that real + synthetic is compared with in the verdict",
     "chosen.images": "of the validation part; 0 where nothing was chosen",
     "chosen.labels": "by which synthetic images alone are learnt, hard or soft; real + synthetic is by hard ones unless --labels soft",
+    "chosen.validated": "images of the validation part that the labels were chosen on: the part as it is, never the fifths; 0 where they were not",
     "chosen.scores": "accuracy on the validation part, by what was chosen (learning_rate, augment, policy, base, labels) and by candidate",
     "chosen.scores.*.*": "fraction, after a third of the steps",
     "tested": "how the unseen real images were used",
@@ -166,12 +169,12 @@ def build(measured: Mapping[str, Measured], found: Inputs, planned: Plan, *, has
         **_about(name or found.sets[0], first),
         "caution": None,
         "next": [],
-        "sets": {key: {"images": len(each.context.synthetic), **_about(key, each, own=True)} for key, each in measured.items()} if len(measured) > 1 else {},
+        "sets": {key: _set(key, each) for key, each in measured.items()} if len(measured) > 1 else {},
         "chosen": dataclasses.asdict(first.context.choice),
         "classes": list(first.context.classes),
         "data": _data(found, hashes),
         "tested": {"sha256": hashes["test"], "times": times},
-        "measured": _measured(first.context, found, planned),
+        "measured": _measured({key: each.context for key, each in measured.items()}, found, planned),
         "seconds": round(seconds, 1),
     }
     report["caution"] = words.caution(report)
@@ -211,8 +214,14 @@ def _data(found: Inputs, hashes: Mapping[str, str]) -> dict[str, Any]:
     return described | {"synthetic": {name: {**value, "sha256": hashes[name]} for name, value in found.described["synthetic"].items()}}
 
 
-def _measured(context: Context, found: Inputs, planned: Plan) -> dict[str, Any]:
-    value = planned.written()
+def _set(name: str, measured: Measured) -> dict[str, Any]:
+    """Return what is told of one set of several."""
+    scores = {"labels": dict(measured.context.choice.scores.get("labels", {}))}
+    return {"images": len(measured.context.synthetic), **scores, **_about(name, measured, own=True)}
+
+
+def _measured(contexts: Mapping[str, Context], found: Inputs, planned: Plan) -> dict[str, Any]:
+    value, context = planned.written(), next(iter(contexts.values()))
     return {
         "shape": list(found.shape),
         "repeats": planned.repeats,
@@ -227,5 +236,5 @@ def _measured(context: Context, found: Inputs, planned: Plan) -> dict[str, Any]:
         "limited": planned.limited,
         "runs": planned.runs,
         "command": None if planned.command is None else bare_command(planned.command),
-        "saw": words.saw(context, found, planned),
+        "saw": words.saw(contexts, found, planned),
     }

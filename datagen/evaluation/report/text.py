@@ -75,6 +75,7 @@ def _sets(report: Mapping[str, Any]) -> list[str]:
     for name, each in report["sets"].items():
         difference = each["differences"][f"both-{words.base(each)}"]
         accuracies = [f"{100 * each['arms'][arm]['accuracy']['mean']:.1f} %" if arm in each["arms"] else "–" for arm in ("synthetic", "both")]
+        accuracies[0] += " (soft labels)" if each["arms"].get("synthetic", {}).get("labels") == "soft" else ""
         rows.append([cell(name), f"{each['images']:,}", *accuracies, *_points(difference)])
     heads = ["set", "images", "synthetic only", "real + synthetic", "gain over the arm to beat", "95 % interval"]
     return ["## Sets", table(heads, rows)] if rows else []

@@ -71,14 +71,15 @@ def tested(report: Mapping[str, Any]) -> str:
     )
 
 
-def saw(context: Context, found: Inputs, planned: Plan) -> list[str]:
+def saw(contexts: Mapping[str, Context], found: Inputs, planned: Plan) -> list[str]:
     """Return sentences that a reviewer can check: what was trained on what, what was chosen by which images, and who saw the unseen ones.
 
     Args:
-        context: the experiment that was done.
+        contexts: the experiment that was done, by synthetic set.
         found: where the images came from.
         planned: how the arms were trained.
     """
+    context = next(iter(contexts.values()))
     channels, height, width = found.shape
     resized = (
         f"Real images were brought to the shape of the synthetic ones, {height}x{width} {'grey' if channels == 1 else 'RGB'} ({found.described['resize']})"
@@ -88,7 +89,7 @@ def saw(context: Context, found: Inputs, planned: Plan) -> list[str]:
         _recogniser(context, found, planned),
         *_arms(context, found, planned),
         _validation(context, planned),
-        *_labels(context, planned),
+        *(sentence for name, each in contexts.items() for sentence in _labels(each, planned, name if len(contexts) > 1 else "")),
         *_curve(context),
         f"All are tested on the same {len(context.test):,} unseen real images, after the last step. No step, setting or checkpoint was chosen by them.",
         f"{resized}{native}.",
@@ -164,20 +165,21 @@ def _validation(context: Context, planned: Plan) -> str:
     )
 
 
-def _labels(context: Context, planned: Plan) -> list[str]:
-    """Return by which labels synthetic images are learnt, with the figures where validation decided."""
-    scores = context.choice.scores.get("labels")
+def _labels(context: Context, planned: Plan, name: str) -> list[str]:
+    """Return by which labels a set's images are learnt, with the figures where validation decided."""
+    choice, made = context.choice, f"Synthetic images{f' of {name}' if name else ''}"
     if context.synthetic.soft is not None:
-        return ["Synthetic images are learnt by the shards' probabilities (--labels soft), real ones by their labels."]
+        return [f"{made} are learnt by the probabilities that the generator's filter gave them (--labels soft), real ones by their labels."]
+    scores = choice.scores.get("labels")
     if not scores:
         return []
-    won, other = ("probabilities", "class labels") if context.choice.labels == SOFT else ("class labels", "probabilities")
-    own, rest = (100 * scores[name] for name in ((SOFT, HARD) if context.choice.labels == SOFT else (HARD, SOFT)))
-    steps = max(1, planned.settings.steps // SHORTER)
-    beside = "Beside real images they are learnt by their class labels (--labels)."
+    soft, steps = choice.labels == SOFT, max(1, planned.settings.steps // SHORTER)
+    hint = " datagen.ShardDataset(SHARDS).soft() gives the probabilities." if soft else ""
     return [
-        f"Synthetic images alone are learnt by the shards' {won}: after {steps:,} steps these led to {own:.1f} % of the validation part right, {other} to "
-        f"{rest:.1f} %. {beside}" + (" datagen.ShardDataset(SHARDS).soft() gives the probabilities." if context.choice.labels == SOFT else "")
+        f"{made} alone are learnt by {'the probabilities that the generator’s filter gave them' if soft else 'their class labels'}: after {steps:,} steps "
+        f"{100 * scores[HARD]:.1f} % of the {choice.validated:,} images of the validation part were named right by class labels, {100 * scores[SOFT]:.1f} % by "
+        "probabilities, which are taken where they are better by more than a standard error. The filter is a recogniser trained on real training images. "
+        f"Beside real images synthetic ones are learnt by their class labels (--labels).{hint}"
     ]
 
 
