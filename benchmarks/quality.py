@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import itertools
 import os
 import platform
 import time
@@ -232,12 +233,10 @@ def main() -> None:
 
         write_digits(options.data / "digits", Progress(quiet=True))
     kept, labels = options.work / "quality.jsonl", options.work / "labels.jsonl"
-    for name in options.only or BARS:
-        for seed in range(options.seeds or BARS[name].seeds):
-            for family in options.families:
-                for file, how in {kept: measure, labels: relabelled}.items():
-                    if (name, family, seed) not in {(row["set"], row["family"], row["seed"]) for row in journey.rows(file)}:
-                        journey.keep(file, how(options, name, family, seed))
+    cells = [(name, family, seed) for name in options.only or BARS for seed in range(options.seeds or BARS[name].seeds) for family in options.families]
+    for cell, (file, how) in itertools.product(cells, {kept: measure, labels: relabelled}.items()):
+        if cell not in {(row["set"], row["family"], row["seed"]) for row in journey.rows(file)}:
+            journey.keep(file, how(options, *cell))
     text = table(journey.rows(kept), journey.rows(labels))
     print(text)
     if options.out:

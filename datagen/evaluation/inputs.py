@@ -159,8 +159,7 @@ def gather(asked: Asked, recipe: Recipe, *, progress: Progress, report: Path | N
     """
     source, test, reading, stored = _where(asked, recipe)
     made = {name: load(path) for name, path in asked.named().items()}
-    height, width, channels = _common_shape(made, asked)
-    _refuse_shape(recipe, (height, width), channels)
+    height, width, channels = _common_shape(made, asked, recipe)
     dataset = scan.scan(source, reading, test=test, progress=progress, report=report)
     if stored is not None and stored["fingerprint"] != _fingerprint(dataset, whole=stored["whole"]):
         shared, remedy = ("", "restore them") if stored["whole"] else (", or some are among the test images", "restore them, take those out of --test")
@@ -174,7 +173,7 @@ def gather(asked: Asked, recipe: Recipe, *, progress: Progress, report: Path | N
     rows = np.sort(np.concatenate([parts.train, parts.select]))
     real, unseen = _part(dataset, pixels, rows), _part(dataset, pixels, parts.test)
     synthetic = {name: soft.labelled(loaded, dataset.classes, asked.named()[name], recipe.labels) for name, loaded in made.items()}
-    other = {name: soft.by_probabilities(synthetic[name], loaded) for name, loaded in made.items() if soft.undecided(loaded, dataset.classes, recipe.labels)}
+    tried = {} if _short(recipe) or not len(parts.select) else soft.others(synthetic, made, dataset.classes, recipe.labels)
     for name, images in synthetic.items():
         _refuse_leaks(images, unseen, asked.named()[name])
     described = {
@@ -192,17 +191,7 @@ def gather(asked: Asked, recipe: Recipe, *, progress: Progress, report: Path | N
     notes = (*dataset.notes, *parts.notes, *lacking_test, *_too_few(unseen.labels, dataset.classes))
     if asked.run is None and not dataset.test.any():
         progress.warn("the unseen images are held out of --real here: a generator of that folder has seen them, unless it held out alike; --run RUN knows")
-    return Inputs(
-        real,
-        synthetic,
-        unseen,
-        np.isin(rows, parts.select),
-        native,
-        dataset.classes,
-        described,
-        notes,
-        {} if _short(recipe) or not len(parts.select) else other,
-    )
+    return Inputs(real, synthetic, unseen, np.isin(rows, parts.select), native, dataset.classes, described, notes, tried)
 
 
 def _short(recipe: Recipe) -> bool:
@@ -228,12 +217,13 @@ def _fingerprint(dataset: Dataset, *, whole: bool) -> str:
     return scan.fingerprint(dataset.digests[train], dataset.labels[train], dataset.classes, dataset.test[train])
 
 
-def _common_shape(made: Mapping[str, Loaded], asked: Asked) -> tuple[int, int, int]:
-    """Return the height, width and channels that all synthetic sets have; InputError where they differ."""
+def _common_shape(made: Mapping[str, Loaded], asked: Asked, recipe: Recipe) -> tuple[int, int, int]:
+    """Return the height, width and channels that all synthetic sets have; InputError where they differ, UsageError as `_refuse_shape`."""
     shapes = {loaded.images.shape[1:] for loaded in made.values()}
     if len(shapes) > 1:
         raise InputError(f"the sets have images of {len(shapes)} shapes", where=", ".join(asked.shards), hint="evaluate each shape on its own")
     height, width, channels = shapes.pop()
+    _refuse_shape(recipe, (height, width), channels)
     return height, width, channels
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -32,15 +33,23 @@ def labelled(loaded: Loaded, classes: tuple[str, ...], path: str, labels: str) -
         raise InputError("has no probabilities for --labels soft", where=path, hint=hint)
     if not _of(loaded, classes):
         raise InputError("has other classes than the real images, so its soft labels mean something else", where=path, hint="--labels hard")
-    return by_probabilities(made, loaded)
+    return _by_probabilities(made, loaded)
 
 
-def undecided(loaded: Loaded, classes: tuple[str, ...], labels: str) -> bool:
-    """Whether validation is to decide between labels and probabilities: a set has both, and images of every class to be learnt alone."""
-    return labels == "auto" and _of(loaded, classes) and len(np.unique(loaded.labels)) == len(classes)
+def others(made: Mapping[str, Labelled], loaded: Mapping[str, Loaded], classes: tuple[str, ...], labels: str) -> dict[str, Labelled]:
+    """Return those sets labelled by their probabilities of which validation is to decide: with `labels` "auto", and images of every class.
+
+    Args:
+        made: the sets by name, labelled by their classes.
+        loaded: the same, as they were read.
+        classes: of the real images.
+        labels: "hard", "soft" or "auto".
+    """
+    known = [name for name, each in loaded.items() if labels == "auto" and _of(each, classes) and len(np.unique(each.labels)) == len(classes)]
+    return {name: _by_probabilities(made[name], loaded[name]) for name in known}
 
 
-def by_probabilities(made: Labelled, loaded: Loaded) -> Labelled:
+def _by_probabilities(made: Labelled, loaded: Loaded) -> Labelled:
     """Return a set labelled by its probabilities float32 [N, classes], each row adding up to 1."""
     given = np.asarray(loaded.probabilities, np.float32)
     return dataclasses.replace(made, soft=given / np.maximum(given.sum(axis=1, keepdims=True), 1e-6))
