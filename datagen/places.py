@@ -42,7 +42,7 @@ class Place(Protocol):
         """Hold a file as a local one, which must not be changed, for the block; the path leads nowhere where there is none."""
 
     def states(self, name: str, size: int, sha256: str) -> bool | None:
-        """Return whether the place itself vouches for a file of that size and SHA-256; None where its bytes are to be read."""
+        """Return whether the place itself vouches for a file of that size and SHA-256, False where it is not there; None where its bytes are to be read."""
 
     def create(self, name: str, content: bytes | Callable[[Any], None], *, again: bool = False) -> tuple[int, str]:
         """Commit a file as `storage.create` does, its folder made where missing; returns size and SHA-256 as hex, OutputError where it cannot."""
@@ -127,8 +127,8 @@ class Folder:
         yield self.root / name
 
     def states(self, name: str, size: int, sha256: str) -> bool | None:
-        """Vouch for nothing."""
-        return None
+        """Vouch for nothing but that a file is missing."""
+        return None if (self.root / name).is_file() else False
 
     def create(self, name: str, content: bytes | Callable[[Any], None], *, again: bool = False) -> tuple[int, str]:
         """Commit a file as `storage.create` does."""

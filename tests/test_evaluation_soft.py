@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_evaluation import _no_timing, call, folders
+from test_evaluation import _no_timing, call, fitted, folders
 
 from datagen.cli.evaluate import summary
-from datagen.errors import InputError, UsageError
+from datagen.errors import FailedUnder, InputError, UsageError
 from datagen.evaluation import arms, choose, inputs, plan
 from datagen.evaluation.arms import Arm, Labelled, Trial
 from datagen.evaluation.choose import Choice
@@ -65,10 +65,29 @@ def test_validation_takes_the_labels_that_teach(folders: dict[str, Path], tmp_pa
     assert [(taught[f"{kind} labels"]) for kind in ("hard", "soft")] == [[False], [True]]
     said = " ".join(found["measured"]["saw"])
     assert ("alone are learnt by the probabilities" in said) == soft and ("alone are learnt by their class labels" in said) == (not soft)
+    assert "does this report know that the filter learnt from none of the validation part" in said
     assert (", learnt by their probabilities," in found["measures"]["exchange"]["sentence"]) == soft
     assert any(line.startswith("soft labels, on validation: ") and line.endswith("validation images right") for line in lines)
     for text in (summary(found), (tmp_path / "r/report.md").read_text(), (tmp_path / "r/report.html").read_text()):
         assert ("soft labels" in text) == soft
+
+
+def test_the_filter_of_the_run_knows_none_of_the_validation_part(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, right="soft")
+    run = fitted(folders, tmp_path / "run")
+    for others in ([], ["synthetic"]):
+        monkeypatch.setattr(inputs, "_others", lambda *_, others=others: others)
+        found = call(folders, tmp_path / f"r{len(others)}", real=None, test=None, run=run, **LONGER)
+        assert set(found["chosen"]["scores"]["labels"]) == {"hard", "soft"}
+        assert ("does this report know that the filter" in " ".join(found["measured"]["saw"])) == bool(others)
+
+
+def test_a_bar_that_is_missed_names_the_labels(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, right="soft")
+    with pytest.raises(FailedUnder, match=r"of synthetic-real \(synthetic images learnt by soft labels\) is "):
+        call(folders, tmp_path / "r", fail_under="synthetic-real>=0.99", **LONGER)
+    with pytest.raises(FailedUnder, match="of both is "):
+        call(folders, tmp_path / "r", fail_under="both>=1.5", **LONGER)
 
 
 def test_sets_are_decided_one_by_one() -> None:

@@ -70,6 +70,21 @@ def test_other_ranks_or_one_process_take_over_what_is_missing(tmp_path: Path, mo
         assert synthetic.tree(tmp_path / "one").items() <= synthetic.tree(tmp_path / name).items()
 
 
+@pytest.mark.parametrize("format", ["parquet", "folder"])
+def test_a_rank_completes_no_set_while_a_shard_or_a_note_of_another_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str) -> None:
+    rule, out = synthetic.rule(tmp_path), tmp_path / "out"
+    datagen.synthesize(rule, tmp_path / "one", workers=1, format=format, **ASKED)
+    rank(rule, out, 0, 2, monkeypatch, format=format)
+    shards = [storage.read_json(note)["file"] for note in sorted(out.glob(".datagen/notes/*.json"))]
+    (out / shards[0]).unlink()
+    damaged = out / ".datagen" / "notes" / f"{2 * (len(shards) - 1):05d}.json"
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    assert not rank(rule, out, 1, 2, monkeypatch, format=format)["complete"]
+    assert not (out / "manifest.json").exists()
+    assert rank(rule, out, 0, 2, monkeypatch, format=format)["complete"]
+    assert synthetic.tree(tmp_path / "one").items() <= synthetic.tree(out).items()
+
+
 def kill_some(tmp_path: Path, ranks: int, rounds: int, rng: random.Random) -> None:
     """Start all ranks side by side, kill them at random times, and start them again, until each has ended by itself."""
     rule, out = synthetic.rule(tmp_path), tmp_path / "out"

@@ -75,4 +75,6 @@ def check(text: str | None, report: Mapping[str, Any]) -> None:
     if name not in known:
         raise UsageError(f"the report has no {name!r}", where="--fail-under", hint=f"one of {', '.join(known)}")
     if known[name]["low"] < least:
-        raise FailedUnder(f"the lower end of the interval of {name} is {known[name]['low']:+.4f}, below {least:+g}", where="--fail-under")
+        soft = any(report["arms"].get(arm, {}).get("labels") == "soft" for arm in name.split("-"))
+        by = " (synthetic images learnt by soft labels)" if soft else ""
+        raise FailedUnder(f"the lower end of the interval of {name}{by} is {known[name]['low']:+.4f}, below {least:+g}", where="--fail-under")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
@@ -118,17 +118,29 @@ def _short(value: Any) -> str:
 
 def kept(out: Place, format: Format, tasks: Sequence[ShardTask]) -> dict[int, ShardNote]:
     """Return the notes of this production's shards that are there, by task id; every byte of them is read, or where the place vouches for them, none."""
+
+    def whole(note: ShardNote) -> bool:
+        vouched = out.states(note.file, note.bytes, note.sha256)
+        return vouched or (vouched is None and not damage(out, format, note))
+
+    return _notes(out, tasks, whole)
+
+
+def noted(out: Place, tasks: Sequence[ShardTask]) -> dict[int, ShardNote]:
+    """Return the notes of shards that other processes made and that still are there, by task id; their bytes are not read."""
+    return _notes(out, tasks, lambda note: out.states(note.file, note.bytes, note.sha256) is not False)
+
+
+def _notes(out: Place, tasks: Sequence[ShardTask], whole: Callable[[ShardNote], bool]) -> dict[int, ShardNote]:
+    """Return the sound notes of this production, by task id, of those shards that are whole."""
     own = {"", _production(out)}
 
     def look(task: ShardTask) -> ShardNote | None:
-        try:
+        with contextlib.suppress(ArtefactError):
             note = read_note(out, task.id)
-        except ArtefactError:
-            return None
-        if note is None or (note.id, note.file) != (task.id, task.file) or note.production not in own:
-            return None
-        whole = out.states(note.file, note.bytes, note.sha256)
-        return note if whole or (whole is None and not damage(out, format, note)) else None
+            if note is not None and (note.id, note.file) == (task.id, task.file) and note.production in own:
+                return note if whole(note) else None
+        return None
 
     with ThreadPoolExecutor(out.abreast) as pool:
         return {note.id: note for note in pool.map(look, tasks) if note is not None}
@@ -137,12 +149,6 @@ def kept(out: Place, format: Format, tasks: Sequence[ShardTask]) -> dict[int, Sh
 def _production(out: Place) -> str:
     """Return the production id of the plan that a place was begun with."""
     return str(storage.unseal(out.read(PLAN) or b"", out.where(PLAN))["production"])
-
-
-def noted(out: Place, tasks: Sequence[ShardTask]) -> dict[int, ShardNote]:
-    """Return the notes that are there of shards that other processes make, by task id; a note stands only beside a whole shard."""
-    found = {task.id: read_note(out, task.id) for task in tasks}
-    return {task.id: note for task in tasks if (note := found[task.id]) is not None and note.file == task.file}
 
 
 def commit(out: Place, format: Format, task: ShardTask, rows: Rows) -> ShardNote:

@@ -89,7 +89,7 @@ def saw(contexts: Mapping[str, Context], found: Inputs, planned: Plan) -> list[s
         _recogniser(context, found, planned),
         *_arms(context, found, planned),
         _validation(context, planned),
-        *(sentence for name, each in contexts.items() for sentence in _labels(each, planned, name if len(contexts) > 1 else "")),
+        *(sentence for name, each in contexts.items() for sentence in _labels(each, planned, name if len(contexts) > 1 else "", apart=_apart(found, name))),
         *_curve(context),
         f"All are tested on the same {len(context.test):,} unseen real images, after the last step. No step, setting or checkpoint was chosen by them.",
         f"{resized}{native}.",
@@ -165,8 +165,8 @@ def _validation(context: Context, planned: Plan) -> str:
     )
 
 
-def _labels(context: Context, planned: Plan, name: str) -> list[str]:
-    """Return by which labels a set's images are learnt, with the figures where validation decided."""
+def _labels(context: Context, planned: Plan, name: str, *, apart: bool) -> list[str]:
+    """Return by which labels a set's images are learnt, with the figures where validation decided; `apart` where the filter learnt from none of it."""
     choice, made = context.choice, f"Synthetic images{f' of {name}' if name else ''}"
     if context.synthetic.soft is not None:
         return [f"{made} are learnt by the probabilities that the generator's filter gave them (--labels soft), real ones by their labels."]
@@ -175,12 +175,27 @@ def _labels(context: Context, planned: Plan, name: str) -> list[str]:
         return []
     soft, steps = choice.labels == SOFT, max(1, planned.settings.steps // SHORTER)
     hint = " datagen.ShardDataset(SHARDS).soft() gives the probabilities." if soft else ""
+    unsure = (
+        ""
+        if apart
+        else (
+            " Only with --run RUN, for the sets that it made, does this report know that the filter learnt from none of the validation part; "
+            "where it did, its probabilities look better there than they are."
+        )
+    )
     return [
         f"{made} alone are learnt by {'the probabilities that the generator’s filter gave them' if soft else 'their class labels'}: after {steps:,} steps "
         f"{100 * scores[HARD]:.1f} % of the {choice.validated:,} images of the validation part were named right by class labels, {100 * scores[SOFT]:.1f} % by "
-        "probabilities, which are taken where they are better by more than a standard error. The filter is a recogniser trained on real training images. "
+        f"probabilities, which are taken where they are better by more than a standard error. "
+        f"The filter is a recogniser trained on real training images.{unsure} "
         f"Beside real images synthetic ones are learnt by their class labels (--labels).{hint}"
     ]
+
+
+def _apart(found: Inputs, name: str) -> bool:
+    """Whether a set, or each of those that count as one, is known to come from the run that the real images are those of."""
+    made = {name} if name in found.sets else set(found.sets)
+    return found.described["run"] is not None and not made.intersection(found.described["others"])
 
 
 def _parts(count: int) -> str:
