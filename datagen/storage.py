@@ -6,8 +6,10 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +21,8 @@ from datagen.errors import ArtefactError, DatagenError, OutputError
 
 TEMPORARY, FAULT = ".tmp-", "datagen-error-"
 """how names of what is half done and of reports of faults begin"""
+STALE = 3600.0
+"""seconds without a change after which a temporary file is nobody's"""
 SEAL = "seal"
 JSON_LIMIT = 1 << 28
 """bytes that a JSON file of ours may have"""
@@ -361,12 +365,25 @@ def used(path: str | Path) -> None:
         os.utime(path)
 
 
-def sweep(folder: str | Path) -> int:
-    """Delete the temporary files that a killed process of ours left in a folder and below; returns how many."""
+def sweep(folder: str | Path, *, unused: float = 0.0) -> int:
+    """Delete the temporary files that a killed process of ours left in a folder and below; returns how many.
+
+    Args:
+        folder: where they are.
+        unused: seconds since when nothing was written to them; STALE where other processes may be at work, 0 where none is.
+    """
     found = [Path(root) / name for root, _, names in os.walk(folder) for name in names if name.startswith(TEMPORARY)]
+    found = [path for path in found if not unused or time.time() - _written_at(path) > unused]
     for path in found:
         remove(path)
     return len(found)
+
+
+def _written_at(path: Path) -> float:
+    try:
+        return os.lstat(path).st_mtime
+    except FileNotFoundError:  # its own process has taken it away
+        return math.inf
 
 
 def free_bytes(path: str | Path) -> tuple[int, int]:

@@ -30,8 +30,8 @@ def read(path: Path, cache: Path) -> None:
 
 
 def main(sets: Path, folder: Path, kills: int) -> dict[str, object]:
-    """Kill so many readers; returns the seconds that the next opening took each time, and how many were killed at work."""
-    rng, seconds, hit = random.Random(9), [], 0
+    """Kill so many readers; returns the seconds that the next opening took each time, how many were killed at work, and their process groups."""
+    rng, seconds, hit, groups = random.Random(9), [], 0, []
     for number in range(kills):
         path, cache = sets / FORMATS[number % 3], folder / f"cache{number}"
         process = os.fork()
@@ -40,6 +40,7 @@ def main(sets: Path, folder: Path, kills: int) -> dict[str, object]:
                 read(path, cache)
             finally:
                 os._exit(1)
+        groups.append(process)
         time.sleep(rng.uniform(0, 0.3))
         with contextlib.suppress(OSError):
             os.kill(process if number % 2 else -process, signal.SIGKILL)
@@ -50,7 +51,7 @@ def main(sets: Path, folder: Path, kills: int) -> dict[str, object]:
         begun = time.monotonic()
         assert len(ShardDataset(path)[7][0]) == 3
         seconds.append(time.monotonic() - begun)
-    return {"seconds": seconds, "in time": hit}
+    return {"seconds": seconds, "in time": hit, "groups": groups}
 
 
 if __name__ == "__main__":

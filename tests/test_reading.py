@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from datagen import holding, storage
 from datagen.errors import ArtefactError, InputError
 from datagen.reading.shards import ShardDataset, load, verify
 from datagen.synthesis.run import synthesize
@@ -96,6 +97,13 @@ def test_the_cached_pack_is_made_once_and_anew_when_damaged(made: Path) -> None:
     times = [p.stat().st_mtime_ns for p in sorted(pack.iterdir())]
     ShardDataset(made / "parquet")
     assert [p.stat().st_mtime_ns for p in sorted(pack.iterdir())] == times
+    half = pack / f"{storage.TEMPORARY}dead"
+    half.write_bytes(b"half")
+    with holding.lock(pack):
+        ShardDataset(made / "parquet")
+    assert half.exists(), "another process may be writing it"
+    ShardDataset(made / "parquet")
+    assert not half.exists(), "of a process that was killed once the pack was whole"
     (pack / "images.bin").write_bytes(b"cut")
     assert len(ShardDataset(made / "parquet")[5][0]) == 3
     (pack / "index.bin").unlink()

@@ -163,8 +163,14 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OutputError, match="No space left"):
         pixels(found, SHAPE, R)
     monkeypatch.setattr(storage, "hook", None)
-    assert list((machine.cache_folder() / "pixels").iterdir()) == []
+    folder = machine.cache_folder() / "pixels"
+    assert list(folder.iterdir()) == []
+    killed, writing = (folder / f"{storage.TEMPORARY}{name}" for name in ("killed", "writing"))
+    for path in (killed, writing):
+        path.write_bytes(b"half")
+    os.utime(killed, (0, 0))
     assert pixels(found, SHAPE, R).shape == (10, 12, 8, 3)
+    assert not killed.exists() and writing.exists(), "what nobody has written to for an hour is of a killed process"
 
 
 @pytest.mark.usefixtures("own_cache")

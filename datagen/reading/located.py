@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from datagen import holding, machine, seeds, storage, untrusted
-from datagen.errors import ArtefactError, InputError, UsageError
+from datagen.errors import ArtefactError, InputError, OutputError, UsageError
 from datagen.formats.folder import Folder
 from datagen.formats.names import class_folders
 from datagen.pictures import HEAD, begins_like_image, looks_like_image, suffix_of
@@ -232,6 +232,9 @@ def _packed(found: ShardSet, root: Path) -> Located:
                 storage.sweep(folder)
                 _pack(found, root, folder)
         index = _index(folder, found.images)
+    elif any(name.startswith(storage.TEMPORARY) for name in os.listdir(folder)):
+        with contextlib.suppress(OutputError), holding.lock(folder):
+            storage.sweep(folder)
     if index is None:
         raise ArtefactError("holds other numbers of images than its notes say", where=root)
     lengths = np.diff(index[:, 1])

@@ -14,14 +14,11 @@ from datagen import holding, machine, storage
 from datagen.errors import ArtefactError, UsageError
 from datagen.reading.manifest import ShardSet
 from datagen.reading.verify import whole
-from datagen.storage import TEMPORARY
 
 CACHE_BYTES = 20 * 10**9
 """of all shards that are kept on this machine"""
 PACK = ".pack"
 TRIES = 8
-STALE = 3600.0
-"""seconds without a change after which a temporary file is nobody's"""
 NUMBERS = 2
 """int64 an image in a pack's index: label and offset"""
 
@@ -151,6 +148,7 @@ class Remote:
         """Delete packs, that used longest ago first, until another one of `size` bytes fits; and what killed processes left."""
         if size > self._bound:
             raise UsageError(f"a shard takes {size:,} bytes, the cache {self._bound:,}", where="cache_bytes", hint="give a larger one")
+        storage.sweep(self._folder, unused=storage.STALE)
         packs = []
         for entry in os.scandir(self._folder):
             try:
@@ -159,8 +157,6 @@ class Remote:
                 continue
             if entry.name.endswith(PACK):
                 packs.append((status.st_mtime_ns, status.st_size, entry.path))
-            elif entry.name.startswith(TEMPORARY) and time.time() - status.st_mtime > STALE:
-                storage.remove(entry.path)
         there = sum(bytes for _, bytes, _ in packs)
         for _, bytes, path in sorted(packs):
             if there + size <= self._bound:
