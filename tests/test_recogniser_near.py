@@ -79,6 +79,21 @@ def test_distances_are_those_of_the_nearest_of_the_class(reference: near.Referen
     assert np.isinf(distances).all() and not copies.any()
 
 
+def test_a_smooth_image_of_a_class_that_hardly_varies_repeats_none() -> None:
+    rng = np.random.default_rng(0)
+    bases = scenes(2, 5)
+
+    def drawn(label: int, count: int, sigma: float) -> np.ndarray:
+        return np.clip(bases[label] + rng.normal(0, sigma, (count, *bases.shape[1:])), 0, 255).astype(np.uint8)
+
+    sets = [(0, drawn(0, 60, 4)), (1, drawn(1, 400, 40))]  # the second sets the limit: its unseen images are far from all
+    images, labels = np.concatenate([some for _, some in sets]), np.repeat([0, 1], [60, 400])
+    built = near.build(images, labels, np.r_[0:55, 60:200], np.r_[200:460])
+    smooth = np.repeat(bases[:1], 8, axis=0)
+    assert (built.look(smooth, 0)[1] < built.limit).all() and not built.copies(smooth, 0)[1].any()
+    assert built.copies(images[:55], 0)[1].all(), "its training images themselves are still told"
+
+
 def test_a_class_of_one_image_and_no_unseen_ones_work() -> None:
     images = scenes(3, 4)
     alone = near.build(images, np.array([0, 1, 1]), np.arange(3), np.zeros(0, np.int64))

@@ -110,7 +110,7 @@ def open_set(path: str | Path, *, allow_partial: bool = False) -> ShardSet:
     if (content := place.read(MANIFEST)) is not None:
         where = place.where(MANIFEST)
         manifest = checked(storage.unseal(content, where), where)
-        if not isinstance(manifest.get("shards"), list) or not isinstance(manifest.get("files", {}), dict):
+        if not isinstance(manifest.get("shards"), list) or not manifest["shards"] or not isinstance(manifest.get("files", {}), dict):
             raise ArtefactError("has no list of shards, or none of files", where=where)
         notes = tuple(parse_note(note, where) for note in manifest["shards"])
         return _matching(ShardSet(place, manifest, notes, manifest), len(notes))

@@ -20,6 +20,8 @@ STEEPNESS = 6.0
 """the share of images below a small score grows at least with this power of it: below 1,000 unseen images the limit is lowered by that"""
 TWINS = 0.1
 """share of the median score of unseen images below which one is taken for a copy of a training image itself: by that power one in a million is so near"""
+EVEN = 0.5
+"""share of the root mean square distance to the class's training images from which on an image repeats none of them, being about as far from all"""
 FITTED = 5_000
 """training images that the directions are learnt from"""
 BLOCK = 512
@@ -56,29 +58,47 @@ class Reference:
             images: uint8 [N, H, W, C].
             label: their class; one without training images has distance and score infinite.
         """
+        first, second, _ = self._near(images, label)
+        return first, _scores(first, second)
+
+    def copies(self, images: np.ndarray, label: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the distances of `look` and, bool [N], which images are near-copies of training images.
+
+        Where the images of a class hardly differ, a smooth one lies near all of them and repeats none: the nearest must also be
+        no farther than half the root mean square distance to all.
+        """
+        first, second, typical = self._near(images, label)
+        return first, (_scores(first, second) < self.limit) & (first <= EVEN * typical)
+
+    def _near(self, images: np.ndarray, label: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return float32 [N] each, distances to the nearest and second nearest training image, and the root mean square of those to all."""
         if label not in self._of:
             self._of[label] = np.ascontiguousarray(self.numbers[self.labels == label])
         known = self._of[label]
         if not len(known):
-            return np.full(len(images), np.inf, np.float32), np.full(len(images), np.inf, np.float32)
+            nothing = np.full(len(images), np.inf, np.float32)
+            return nothing, nothing, nothing
         both = [_apart(descriptors(view, SIDE) @ self.basis, known) for view in (images, images[:, :, ::-1])]
-        mirrored = both[1][:, :1] < both[0][:, :1]
-        first, second = np.where(mirrored, both[1], both[0]).T
-        return first, first * first / np.maximum(second, 1e-6)
+        first, second, typical = np.where(both[1][:, :1] < both[0][:, :1], both[1], both[0]).T
+        return first, second, typical
 
-    def copies(self, images: np.ndarray, label: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the distances of `look` and, bool [N], which images are near-copies of training images."""
-        distances, scores = self.look(images, label)
-        return distances, scores < self.limit
+
+def _scores(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the scores of `look` from the distances to the nearest and the second nearest."""
+    return first * first / np.clip(second, 1e-6, np.finfo(np.float32).max)
 
 
 def _apart(queries: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Return float32 [N, 2], the distances of queries [N, K] to the nearest and the second nearest of known [M, K]; with one alone, twice that."""
-    piece, found = max(1, CELLS // len(known)), [np.zeros((0, 2), np.float32)]
+    """Return float32 [N, 3], the distances of queries [N, K] to the nearest and the second nearest of known [M, K], and the root mean square of all.
+
+    With one known alone the second is as near and the third infinite.
+    """
+    piece, found = max(1, CELLS // len(known)), [np.zeros((0, 3), np.float32)]
     for some in (queries[start : start + piece] for start in range(0, len(queries), piece)):
         squares = (some**2).sum(1)[:, None] + (known**2).sum(1) - 2 * some @ known.T
-        least = np.partition(squares, 1, axis=1)[:, :2] if len(known) > 1 else np.repeat(squares, 2, axis=1)
-        found.append(np.sqrt(np.maximum(np.sort(least, axis=1), 0)).astype(np.float32))
+        least = np.sort(np.partition(squares, 1, axis=1)[:, :2], axis=1) if len(known) > 1 else squares[:, [0, 0]]
+        mean = squares.mean(1, keepdims=True) if len(known) > 1 else np.full_like(squares, np.inf)
+        found.append(np.sqrt(np.maximum(np.concatenate([least, mean], axis=1), 0)).astype(np.float32))
     return np.concatenate(found)
 
 
