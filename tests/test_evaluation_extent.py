@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from test_evaluation import _no_timing, call, folders
 
 from datagen.errors import DatagenError, FailedUnder, UsageError
@@ -47,6 +48,42 @@ def test_more_repeats_and_sets_train_only_what_is_missing(folders: dict[str, Pat
     assert set(found["sets"]["other"]["arms"]) == {"synthetic", "both"}
     assert found["sets"]["synthetic"]["arms"]["both"] == found["arms"]["both"]
     assert set(found["data"]["synthetic"]) == {"synthetic", "other"}
+
+
+def test_an_extension_that_was_stopped_is_not_finished(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*args: Any, **kwargs: Any) -> Any:
+        raise KeyboardInterrupt
+
+    call(folders, tmp_path / "r", repeats=1)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(arms, "run", stopped)
+        call(folders, tmp_path / "r", repeats=2)
+    found = call(folders, tmp_path / "r", repeats=2)
+    assert not found["finished"] and len(found["arms"]["real"]["repeats"]) == 2
+    assert call(folders, tmp_path / "r", repeats=2)["finished"]
+
+
+def test_the_order_of_the_sets_decides_whose_verdict_comes_first(folders: dict[str, Path], make_folder: Make, tmp_path: Path) -> None:
+    sets = [folders["synthetic"], make_folder("other", each=16, size=(12, 12), grey=True, seed=7)]
+    assert call(folders, tmp_path / "r", sets, repeats=1)["verdict"]["set"] == "synthetic"
+    again = call(folders, tmp_path / "r", sets[::-1], repeats=1)
+    assert not again["finished"] and again["verdict"]["set"] == "other"
+
+
+def test_more_real_images_are_planned_for_anew(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(folders["real"], tmp_path / "mine")
+    here = folders | {"real": tmp_path / "mine"}
+    call(here, tmp_path / "r", repeats=1)
+    before = json.loads((tmp_path / "r/plan.json").read_text())["images"]
+    file = next((tmp_path / "mine").rglob("*.png"))
+    image = np.asarray(Image.open(file)).copy()
+    image[0, 0] ^= 1
+    Image.fromarray(image).save(file.with_name("more.png"))
+    planned, make = list[int](), plan.make
+    monkeypatch.setattr(plan, "make", lambda recipe, sizes, **options: planned.append(sizes.real) or make(recipe, sizes, **options))
+    assert not call(here, tmp_path / "r", repeats=1)["finished"]
+    assert planned == [before[0] + 1]
+    assert json.loads((tmp_path / "r/plan.json").read_text())["images"] == [before[0] + 1, *before[1:]]
 
 
 def test_replicates_enter_one_arm_in_turn(folders: dict[str, Path], make_folder: Make, tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ def evaluate(
     _check_out(job.folder, asked)
     if dry_run:
         found = inputs.gather(asked, recipe, progress=job.progress)
-        return _dry(found, _planned(job, found), job)
+        return _dry(found, _planned(job, found, None), job)
     storage.make_folder(job.folder)
     with holding.lock(job.folder):
         known, same = _known(job)
@@ -164,7 +164,7 @@ def _check_out(out: Path, asked: Asked) -> None:
 
 
 def _known(job: Job) -> tuple[dict[str, Any] | None, bool]:
-    """Return the plan that the folder was begun with (None for a new one) and whether exactly that is asked now, of the same files.
+    """Return plan.json of the folder (None for a new one) and whether exactly what it was begun with is asked now, of the same files.
 
     More repeats, further sets and whatever else only adds to a report continue it; UsageError where something else is asked.
     """
@@ -188,12 +188,23 @@ def _known(job: Job) -> tuple[dict[str, Any] | None, bool]:
     if changed or settings:
         detail = "; ".join([*changed, *settings][:3])
         raise UsageError(f"this report was begun with something else: {detail}", where=job.folder, hint="give another --out, or the first command again")
-    planned: dict[str, Any] = known["plan"]
-    return planned, before == {key: value for key, value in asked.items() if key in before or key not in LOOKED_AT}
+    same = before == {key: value for key, value in asked.items() if key in before or key not in LOOKED_AT}
+    return known, same and list(before["shards"]) == list(asked["shards"])
 
 
-def _planned(job: Job, found: Inputs) -> Plan:
-    return plan.make(job.recipe, _sizes(job, found), device=job.device)
+def _planned(job: Job, found: Inputs, known: Mapping[str, Any] | None) -> Plan:
+    """Return the known plan with what is asked on top, or a new one: also where the real images are more or fewer than it was made for."""
+    sizes = _sizes(job, found)
+    if known is not None and known.get("images", _images(found)) == _images(found):
+        return plan.extended(plan.stored(known["plan"]), job.recipe, sizes)
+    if known is not None:
+        job.progress.say("the real images are not as many, or not of the size, that this report was planned for: it is planned anew")
+    return plan.make(job.recipe, sizes, device=job.device)
+
+
+def _images(found: Inputs) -> list[int]:
+    """Return what steps and batch are planned from: real images, classes, and the shape."""
+    return [len(found.real), len(found.classes), *found.shape]
 
 
 def _sizes(job: Job, found: Inputs) -> plan.Sizes:
@@ -238,9 +249,10 @@ def _produce(job: Job, known: Mapping[str, Any] | None) -> dict[str, Any]:
     asked = job.written
     found = inputs.gather(job.asked, job.recipe, progress=progress, report=folder / "scan.json")
     found = found.nameless() if job.recipe.share else found
-    planned = _planned(job, found) if known is None else plan.extended(plan.stored(known), job.recipe, _sizes(job, found))
+    planned = _planned(job, found, known)
     trial = _trial(job, found, planned)
-    storage.write_json(folder / PLAN, {"schema": SCHEMA, "asked": asked, "plan": planned.written()})
+    storage.remove(folder / REPORT)  # from here on the folder's plan is no more what an earlier report answers
+    storage.write_json(folder / PLAN, {"schema": SCHEMA, "asked": asked, "images": _images(found), "plan": planned.written()})
     torch.set_num_threads(job.recipe.threads or planned.threads)
     for line in [*found.notes, _describe(found), *planned.describe(job.recipe)]:
         progress.say(line)
