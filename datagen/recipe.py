@@ -18,7 +18,7 @@ from datagen.records import FIT, NETS, Recipe, group_of
 ENVIRONMENT = "DATAGEN_"
 WAYS = ("per_class", "count", "quota", "balance_with")
 """of saying how many images to make"""
-EXCLUSIVE = (*itertools.combinations(WAYS, 2), ("images", "budget"), ("test", "holdout"), ("quick", "repeats"), ("quick", "steps"), ("quick", "full"))
+EXCLUSIVE = (*itertools.combinations(WAYS, 2), ("images", "budget"), ("test", "holdout"), ("quick", "steps"), ("quick", "full"))
 """pairs of which one layer gives one only; the later layer's one replaces the earlier layer's other"""
 NOT_SETTINGS = {"DATAGEN_CACHE", "DATAGEN_DEBUG", "DATAGEN_QUIET", "DATAGEN_JSON"}
 

@@ -142,7 +142,7 @@ class Recipe(BaseModel):
     steps: Count | None = setting(JUDGE, "optimisation steps of every arm; planned from the real set")
     judge_batch: int | None = setting(JUDGE, "images a step of the recogniser; planned: 32, 64 or 128 by the real images", ge=2, le=65536)
     judge_learning_rate: Positive | None = setting(JUDGE, "of the recogniser at its peak; chosen on validation", le=10)
-    quick: bool = setting(JUDGE, "one repeat and a fifth of the steps; for a first look", False)
+    quick: bool = setting(JUDGE, "three repeats, a fifth of the steps (200 at least), nothing chosen; for a first look", False)
     full: bool = setting(JUDGE, "also sweep ratio and amount of synthetic images, and repeat the learning curve", False)
     labels: Literal["auto", "hard", "soft"] = setting(
         JUDGE, "soft: the shards' probabilities in place of their labels; auto: for synthetic images alone whichever does better on validation", "auto"

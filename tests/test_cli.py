@@ -129,7 +129,7 @@ def test_the_version(capsys: Captured) -> None:
         (["synthesize", "x", "--format", "zip"], ["unknown format 'zip'", "webdataset"]),
         (["fit", "x", "--images", "2M", "--budget", "3m"], ["--images 2M", "--budget 3m", "contradict"]),
         (["fit", "x", "--test", "y", "--holdout", "0.2"], ["--test y", "--holdout 0.2", "contradict"]),
-        (["evaluate", "x", "--quick", "--repeats", "3"], ["quick", "--repeats 3", "contradict"]),
+        (["evaluate", "x", "--quick", "--steps", "30"], ["quick", "--steps 30", "contradict"]),
         (["fit", "x", "--deterministic", "--precision", "bf16"], ["deterministic", "precision = bf16"]),
         (["fit", "x", "--group", "("], ["group", "regular expression"]),
         (["recipes", "none"], ["unknown recipe 'none'"]),

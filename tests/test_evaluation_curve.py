@@ -51,6 +51,13 @@ def test_a_synthetic_set_equals_the_real_images_that_do_as_well() -> None:
     assert above.low >= 700 and below.high <= 110
 
 
+@pytest.mark.parametrize("synthetic", [0.979, 0.98, 0.983])
+def test_a_curve_that_does_not_rise_tells_no_number(synthetic: float) -> None:
+    real = [correct(value, seed, 800) for seed, value in enumerate([0.979, 0.981, 0.98, 0.981])]
+    found = curve.equal([61, 120, 250, 500], real, correct(synthetic, 9, 800), deviation=0.002)
+    assert found.bound == "flat" and math.isnan(found.images)
+
+
 def test_equal_sets_are_worth_each_other() -> None:
     real = [correct(value, seed) for seed, value in enumerate([0.6, 0.7, 0.8, 0.9])]
     found = curve.equal([100, 200, 400, 800], real, correct(0.9, 5), deviation=0.005)

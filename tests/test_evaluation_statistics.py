@@ -111,6 +111,12 @@ def test_verdicts(low: float, high: float, kind: str, words: str) -> None:
     assert found.sentence.endswith(".") and "\n" not in found.sentence
 
 
+@pytest.mark.parametrize(("low", "high"), [(0.4, 0.7), (-0.3, -0.1), (-0.1, 0.1)])
+def test_one_training_of_each_arm_gives_no_verdict(low: float, high: float) -> None:
+    found = verdict(Interval((low + high) / 2, low, high), 0.3, 0.8, images=900, repeats=1)
+    assert found.kind == "unclear" and "One training of each arm cannot tell" in found.sentence
+
+
 def test_recalls_are_of_the_true_class() -> None:
     labels = np.array([0, 0, 0, 0, 1, 1, 3])
     correct = np.array([[1, 1, 1, 0, 0, 0, 1], [1, 1, 0, 0, 1, 0, 1]], bool)

@@ -36,7 +36,7 @@ def test_three_commands(make_folder: Maker, tmp_path: Path) -> None:
     found = verb("evaluate", shards, "--run", run, "--out", report, "--steps", "10", "--repeats", "2", "--judge-batch", "32")
     assert found["classes"] == sorted(["v1.0", "a b", "猫"])
     assert set(found["arms"]) >= {"real", "synthetic", "both"}
-    assert found["verdict"]["kind"] in {"helps", "none_seen", "harms"}
+    assert found["verdict"]["kind"] in {"helps", "none_seen", "harms", "unclear"}
     assert all(0 <= found["arms"][arm]["accuracy"][end] <= 1 for arm in found["arms"] for end in ("mean", "low", "high"))
     page = (tmp_path / "report" / "report.html").read_text()
     assert found["verdict"]["sentence"] in page

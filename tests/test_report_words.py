@@ -50,6 +50,10 @@ def test_the_curve_is_on_a_log_axis_and_says_its_bound() -> None:
     assert "worth all 400 real images or more" in above and "meet" not in above and "band" not in above
     assert "fewer than 100 real images" in str(curves.learning(found | {"synthetic": 0.4, "images": None, "bound": "below"}))
     assert curves.learning({}) is None
+    assert (
+        "too flat" in str(curves.learning(found | {"images": None, "low": None, "bound": "flat"}))
+        and words.worth(found | {"bound": "flat"}) == "cannot be told"
+    )
     assert words.worth(found) == "about 200" and words.worth(found | {"bound": "above"}) == "400 or more" and words.worth({}) == "–"
 
 
@@ -105,6 +109,12 @@ def test_a_recogniser_that_was_still_learning_is_the_first_thing_said(half: floa
     assert ("Train the recogniser longer" in steps[0]) is weak and any("machine is slow" in step for step in steps) is not weak
     assert (learnt["caution"] is not None) is weak and ("weak recogniser, which was still learning" in text.markdown(learnt).split("## ")[0]) is weak
     assert words.caution(report | {"measures": report["measures"] | {"exchange": {"points": points[:1]}}}) is None, "fewer images tell nothing of steps"
+
+
+def test_a_recogniser_at_the_level_of_chance_gives_no_praise() -> None:
+    report = report_of(experiment_of(("a", "b"), each=60, skills={"real": 0.52, "classical": 0.52, "synthetic": 0.5, "both": 0.52}))
+    assert "learnt hardly anything" in (words.caution(report) or "") and "naming the largest class always would get 50.0 %" in (words.caution(report) or "")
+    assert not any("nearly as good as real" in step for step in words.next_steps(report)) and "longer" in words.next_steps(report)[0]
 
 
 def test_a_cheaper_rival_is_recommended_where_it_does_as_well() -> None:

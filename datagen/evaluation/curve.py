@@ -19,9 +19,9 @@ class Equal:
     """How many real images a synthetic set equals.
 
     Attributes:
-        images: the number; infinite above the curve's top, 0 below its foot.
+        images: the number; infinite above the curve's top, 0 below its foot, NaN where the curve is flat.
         low, high: ends of the 95 % interval, likewise.
-        bound: "above" or "below" where the curve does not reach; "" else.
+        bound: "above" or "below" where the curve does not reach, "flat" where it rises so little that the interval holds every number; "" else.
     """
 
     images: float
@@ -101,5 +101,7 @@ def equal(
         drawn.append(inverse(images, values[:-1], values[-1]))
     ordered = np.sort(drawn)
     low, high = ordered[int(0.025 * DRAWS)], ordered[math.ceil(0.975 * DRAWS) - 1]
+    if low == 0 and math.isinf(high):
+        return Equal(math.nan, 0.0, math.inf, "flat")
     bound = "above" if math.isinf(best) else "below" if best == 0 else ""
     return Equal(best, float(min(low, best)), float(max(high, best)), bound)

@@ -34,7 +34,8 @@ LEAST_SECONDS = 240
 """that few images may take all the same"""
 WANTED_STEPS, FEWEST_STEPS = 400, 100
 """of an arm, however few its images; and however slow the machine"""
-QUICK = 5
+QUICK, QUICK_STEPS = 5, 200
+"""a quick look takes a fifth of the steps, and so many at least: with fewer a small recogniser has hardly begun to learn"""
 UNBALANCED = 2.0
 """the largest class by the smallest, from which class weights and oversampling are rivals too"""
 RATIOS = (0.25, 0.5, 2.0, 4.0, 10.0)
@@ -125,8 +126,9 @@ class Plan:
             f"about {span(self.seconds)} for everything",
         ]
         if recipe.quick:
-            many = f"{self.repeats} repeat{'s' if self.repeats > 1 else ''}"
-            lines.append(f"--quick: {many} and a fifth of the steps, nothing is chosen on validation, no learning curve; small differences cannot be told")
+            lines.append(
+                f"--quick: a fifth of the steps ({QUICK_STEPS} at least), nothing is chosen on validation, no learning curve; small differences cannot be told"
+            )
         return lines
 
 
@@ -165,7 +167,8 @@ def make(recipe: Recipe, sizes: Sizes, *, device: str) -> Plan:
     wanted = max(WANTED_STEPS, math.ceil(SHOWN * sizes.real**GROWTH / math.sqrt(settings.batch * choose.BATCH)))
     possible = int(max(LEAST_SECONDS, SECONDS * sizes.real**SLOWER) * timed.rate / settings.batch / _usual(planned, sizes))
     possible = wanted if recipe.deterministic else max(FEWEST_STEPS, possible)
-    steps = recipe.steps or max(1, min(wanted, possible) // (QUICK if recipe.quick else 1))
+    usual = min(wanted, possible)
+    steps = recipe.steps or (max(usual // QUICK, min(usual, QUICK_STEPS)) if recipe.quick else usual)
     limited = recipe.steps is None and possible < wanted
     return dataclasses.replace(planned, settings=dataclasses.replace(timed.settings, steps=steps), limited=limited)
 
@@ -184,7 +187,7 @@ def _batch(sizes: Sizes, device: str) -> int:
 def _repeats(recipe: Recipe, sizes: Sizes) -> int:
     """Return the repeats of every arm: as given, or as many of each replicate."""
     if recipe.repeats is None:
-        usual = 1 if recipe.quick else MORE_REPEATS if sizes.test < FEW else REPEATS
+        usual = MORE_REPEATS if sizes.test < FEW and not recipe.quick else REPEATS
         return math.ceil(usual / sizes.replicates) * sizes.replicates
     if recipe.repeats < sizes.replicates:
         what = f"{recipe.repeats} repeats leave {sizes.replicates - recipe.repeats} of {sizes.replicates} replicates out"

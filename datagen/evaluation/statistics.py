@@ -176,7 +176,7 @@ def confusion(predicted: np.ndarray, labels: np.ndarray, classes: int) -> np.nda
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the comparison of two arms says: kind (helps, none_seen, harms) and one sentence."""
+    """What the comparison of two arms says: kind (helps, none_seen, harms, unclear) and one sentence."""
 
     kind: str
     sentence: str
@@ -191,7 +191,8 @@ def points(value: float, *, sign: bool = True) -> str:
 def verdict(difference: Interval, before: float, after: float, *, base: str = "real images", images: int, repeats: int) -> Verdict:
     """Judge the difference of the accuracies of real + synthetic (`after`) and of the best arm without synthetic images (`before`).
 
-    It helps when the whole interval lies above zero, harms when it lies below, else no difference was seen.
+    It helps when the whole interval lies above zero, harms when it lies below, else no difference was seen. One training of each arm
+    leaves it unclear: two on the same images differ, too, and nothing says by how much.
 
     Args:
         difference: after minus before.
@@ -203,6 +204,9 @@ def verdict(difference: Interval, before: float, after: float, *, base: str = "r
     span = f"95 % interval {points(difference.low)} to {points(difference.high)}"
     where = f"{images:,} unseen real images, {repeats} repeat{'s' if repeats > 1 else ''}"
     change = f"from {100 * before:.1f} % with {base} to {100 * after:.1f} %"
+    if repeats == 1:
+        text = "One training of each arm cannot tell whether these synthetic images help: two on the same images differ, too. This one changed by"
+        return Verdict("unclear", f"{text} {points(difference.mean)} points ({span} over images alone), {change} ({where}).")
     if difference.low > 0:
         text = f"Adding these synthetic images to the real ones helps: accuracy rises by {points(difference.mean, sign=False)} points ({span}), {change}"
         return Verdict("helps", f"{text} ({where}).")

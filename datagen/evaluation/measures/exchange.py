@@ -30,7 +30,7 @@ class Exchange:
         "exchange.images": "real images that give the accuracy of the synthetic ones; null where the curve does not reach it",
         "exchange.low": "lower end of its 95 % interval; null where no draw of the bootstrap is on the curve",
         "exchange.high": "upper end; null where it lies above the curve's top",
-        "exchange.bound": "above: the synthetic images equal at least as many as there are; below: fewer than the smallest subsample; empty else",
+        "exchange.bound": "above: the synthetic images equal at least as many as there are; below: fewer than the smallest subsample; flat: untold; empty else",
         "exchange.rate": "what 1,000 synthetic images are worth in real ones; null where no number could be read",
         "exchange.rate_low": "lower end of its interval",
         "exchange.rate_high": "upper end",
@@ -60,7 +60,7 @@ def _deviation(context: Context) -> float:
 
 
 def _known(value: float) -> float:
-    return math.nan if math.isinf(value) else value
+    return value if math.isfinite(value) else math.nan
 
 
 def _points(context: Context, points: list[int]) -> list[dict[str, Any]]:
@@ -71,8 +71,8 @@ def _points(context: Context, points: list[int]) -> list[dict[str, Any]]:
 def _details(context: Context, points: list[int], found: Equal) -> dict[str, Any]:
     scale = 1000 / len(context.synthetic)
     own = context.results(f"{CURVE} synthetic")
-    numbers = {"images": found.images if not found.bound else math.nan, "low": found.low, "high": found.high}
-    rates = {"rate": numbers["images"] * scale, "rate_low": found.low * scale, "rate_high": found.high * scale}
+    numbers = {"images": math.nan if found.bound else found.images, "low": math.nan if found.bound == "flat" else found.low, "high": found.high}
+    rates = {f"rate{end}": numbers[name] * scale for end, name in {"": "images", "_low": "low", "_high": "high"}.items()}
     return {
         "points": _points(context, points),
         "synthetic": rounded(float(context.correct(f"{CURVE} synthetic").mean())),
@@ -87,6 +87,11 @@ def _details(context: Context, points: list[int], found: Equal) -> dict[str, Any
 def _sentence(context: Context, points: list[int], found: Equal) -> str:
     soft = ", learnt by their probabilities," if context.labelled("synthetic") == "soft" else ""
     made = f"These {len(context.synthetic):,} synthetic images alone{soft}"
+    if found.bound == "flat":
+        return (
+            f"How many real images {made[0].lower()}{made[1:]} are worth cannot be told: with {points[0]:,} or {points[-1]:,} real ones "
+            "the recogniser does equally well, as far as these unseen images show."
+        )
     if found.bound == "above":
         least = f"; 95 % sure of {found.low:,.0f} at least" if not math.isinf(found.low) and found.low < points[-1] else ""
         return f"{made} teach the recogniser as much as at least {points[-1]:,} real ones, all there are{least}."

@@ -15,7 +15,16 @@ WORST = 3
 
 def next_steps(report: Mapping[str, Any]) -> list[str]:
     """Return what to try next, most promising first, from the figures of a report (its caution, arms, differences, measures, data)."""
-    found = [*_longer(report), *_shortcut(report), *_generator(report), *_diluted(report), *_rival(report), *_ratio(report), *_measuring(report)]
+    found = [
+        *_longer(report),
+        *_again(report),
+        *_shortcut(report),
+        *_generator(report),
+        *_diluted(report),
+        *_rival(report),
+        *_ratio(report),
+        *_measuring(report),
+    ]
     if report["verdict"]["kind"] == "helps":
         return [f"More images of each class (datagen synthesize --per-class) may help further; {_numbers(report)}", *found[:2]]
     return found or ["More images of each class (datagen synthesize --per-class), then another family (datagen fit --family)."]
@@ -40,17 +49,22 @@ def _mean(report: Mapping[str, Any], arm: str) -> float | None:
 
 
 def caution(report: Mapping[str, Any]) -> str | None:
-    """Return a sentence where the recogniser was far from trained, or trained once for each arm."""
-    once = (
-        "This verdict rests on one training of each arm. Two trainings on the same images differ, too, and its interval does not know by how much: "
-        "--repeats 3 shows it (without --quick, into another --out)."
-    )
-    return _weak(report) or (once if report["measured"]["repeats"] == 1 else None)
+    """Return a sentence where the recogniser was far from trained."""
+    return _weak(report)
 
 
 def _weak(report: Mapping[str, Any]) -> str | None:
-    """Return a sentence where the recogniser was still learning: the learning curve's last point has all real images and half of the steps."""
+    """Return a sentence where the recogniser learnt nothing to speak of from real images, or was still learning.
+
+    Nothing: its interval holds the share of the largest class. Still learning: the learning curve's last point, which has all real
+    images and half of the steps, lies far below.
+    """
     real, points = _mean(report, "real"), _measure(report, "exchange", "points")
+    if real is not None and report["arms"]["real"]["accuracy"]["low"] <= (most := _largest(report)):
+        return (
+            f"The recogniser learnt hardly anything: trained on the real images it names {100 * real:.1f} % of the unseen ones right, and naming the largest "
+            f"class always would get {100 * most:.1f} %. No verdict can be had from that."
+        )
     if real is None or not points or points[-1]["images"] != report["data"]["real"]["images"] or real - points[-1]["accuracy"] <= FAR:
         return None
     steps, half = report["measured"]["settings"]["steps"], points[-1]["accuracy"]
@@ -60,11 +74,23 @@ def _weak(report: Mapping[str, Any]) -> str | None:
     )
 
 
+def _largest(report: Mapping[str, Any]) -> float:
+    """Return the share of the largest class among the unseen images."""
+    counts = [row["images"] for row in report["arms"]["real"]["per_class"]]
+    return max(counts) / sum(counts)
+
+
 def _longer(report: Mapping[str, Any]) -> list[str]:
     if not _weak(report):
         return []
     steps = LONGER * report["measured"]["settings"]["steps"]
     return [f"Train the recogniser longer before anything else, as it was still learning: --steps {steps} into another --out, or a GPU."]
+
+
+def _again(report: Mapping[str, Any]) -> list[str]:
+    if report["verdict"]["kind"] != "unclear":
+        return []
+    return ["Train every arm more often: the same command with --repeats 3 keeps what is trained and adds what is missing."]
 
 
 def _shortcut(report: Mapping[str, Any]) -> list[str]:
@@ -92,7 +118,8 @@ def _generator(report: Mapping[str, Any]) -> list[str]:
             "Many synthetic images lie very near to training images (see the closest pairs): the generator repeats what it saw, which teaches "
             "nothing new. Fit for fewer images (--images), or to more real ones."
         )
-    if 0 < gap <= FAR and report["verdict"]["kind"] != "harms" and _made(report) < PLENTY * report["data"]["real"]["images"]:
+    taught = not _weak(report) and _measure(report, "exchange", "bound") != "below"
+    if 0 < gap <= FAR and taught and report["verdict"]["kind"] != "harms" and _made(report) < PLENTY * report["data"]["real"]["images"]:
         steps.append(f"The synthetic images are nearly as good as real ones. Make more of them (datagen synthesize --per-class); {_numbers(report)}")
     return steps
 

@@ -98,6 +98,8 @@ def _bound(found: Mapping[str, Any]) -> str:
     points = found["points"]
     if found["bound"] == "above":
         return f"above the curve: worth all {points[-1]['images']:,} real images or more"
+    if found["bound"] == "flat":
+        return "the curve is too flat to tell how many real images they are worth"
     if found["bound"] == "below":
         return f"below the curve: worth fewer than {points[0]['images']:,} real images"
     return "no number could be read" if found["images"] is None else f"worth about {found['images']:,.0f} real images"

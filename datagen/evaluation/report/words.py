@@ -24,7 +24,7 @@ ARMS: Mapping[str, str] = {
     "native": "real at its own size",
 }
 """arms as they are named in drawings and tables"""
-KINDS: Mapping[str, str] = {"helps": "They help", "none_seen": "No difference seen", "harms": "They harm"}
+KINDS: Mapping[str, str] = {"helps": "They help", "none_seen": "No difference seen", "harms": "They harm", "unclear": "Not to be told yet"}
 POLICIES: Mapping[str, str] = {
     "none": "repeated as they are",
     "geometric": "shifted, scaled and turned a little",
@@ -55,6 +55,8 @@ def worth(exchange: Mapping[str, Any]) -> str:
     points = exchange.get("points")
     if not points or exchange["synthetic"] is None:
         return "–"
+    if exchange["bound"] == "flat":
+        return "cannot be told"
     if exchange["bound"]:
         return f"{points[-1]['images']:,} or more" if exchange["bound"] == "above" else f"fewer than {points[0]['images']:,}"
     return "–" if exchange["images"] is None else f"about {exchange['images']:,.0f}"
