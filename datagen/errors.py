@@ -52,7 +52,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint such as "did you mean 'size'?" for the known name closest to `name`, or the list of known names."""
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    if close and unicodedata.normalize("NFC", close[0]) == unicodedata.normalize("NFC", name):
+    if close and close[0] != name and unicodedata.normalize("NFC", close[0]) == unicodedata.normalize("NFC", name):
         return f"{close[0]!r} is there, its letters composed otherwise (Unicode): take the name from where it is listed"
     if close:
         return f"did you mean {close[0]!r}?"

@@ -42,6 +42,7 @@ def test_an_error_says_where_what_and_what_to_do() -> None:
 
 def test_the_nearest_name_or_all_of_them() -> None:
     assert nearest("parket", ["parquet", "folder"]) == "did you mean 'parquet'?"
+    assert "composed otherwise" in nearest("cafe\u0301", ["caf\u00e9"]) and "composed" not in nearest("image", ["image", "label"])
     assert nearest("zzz", ["parquet", "folder"]) == "known: folder, parquet"
 
 

@@ -74,10 +74,22 @@ def test_dry_runs_make_nothing(tmp_path: Path, make_folder: MakeFolder, capsys: 
 def test_export_then_verify(kind: str, shards: Path, tmp_path: Path, capsys: Captured) -> None:
     capsys.readouterr()
     assert run("export", shards, "--format", kind, "--out", tmp_path / kind) == 0
-    assert f"next: datagen describe {tmp_path / kind} --verify" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert f"next: datagen describe {tmp_path / kind} --verify" in said.err and "finished" not in said.out and "continued" not in said.out
+    assert run("synthesize", tmp_path / kind, "--per-class", 2, "--out", tmp_path / "again") == 4
+    assert "is a set of shards" in capsys.readouterr().err
     found = document(capsys, "describe", tmp_path / kind, "--verify")
     assert (found["kind"], found["images"], found["format"], found["verified"]) == ("shards", 180, kind, True)
     assert set(found["classes"].values()) == {30}
+
+
+def test_a_folder_is_described_with_what_is_wrong_in_it(make_folder: Callable[..., Path], capsys: Captured) -> None:
+    folder = make_folder(classes=2, each=30)
+    (folder / "class0" / "broken.png").write_bytes(b"no image")
+    capsys.readouterr()
+    assert run("describe", folder) == 0
+    said = capsys.readouterr().out
+    assert "class0/broken.png: " in said and "{" not in said
 
 
 def test_verify_names_every_damaged_file(shards: Path, capsys: Captured) -> None:

@@ -122,14 +122,15 @@ def test_predictions_give_the_figures_again(folders: dict[str, Path], tmp_path: 
     assert rows["image"].nunique() == 36 and set(rows["label"]) == set(found["classes"])
 
 
-@pytest.mark.parametrize(("bar", "error"), [("both-real>=-1", None), ("real >= 0", None), ("both-real>=0.99", FailedUnder), ("nothing>=0", UsageError)])
+@pytest.mark.parametrize(("bar", "error"), [("both-real>=-1", None), ("real >= 0", None), ("both-real>=0.99", FailedUnder), ("native>=0", UsageError)])
 def test_a_bar_that_is_missed_is_exit_8(folders: dict[str, Path], tmp_path: Path, bar: str, error: type[DatagenError] | None) -> None:
     with contextlib.nullcontext() if error is None else pytest.raises(error) as caught:
         call(folders, tmp_path / "r", repeats=1, fail_under=bar)
     assert (tmp_path / "r/report.json").is_file()
     assert error is not FailedUnder or caught.value.code == 8
-    with pytest.raises(UsageError, match="cannot be understood"):
-        call(folders, tmp_path / "r2", fail_under="both>real")
+    for wrong, words in {"both>real": "cannot be understood", "both-reel>=0": "did you mean 'real'"}.items():
+        with pytest.raises(UsageError, match=words):
+            call(folders, tmp_path / "r2", fail_under=wrong)
     assert not (tmp_path / "r2").exists()
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from synthetic import tree
 
 import datagen
+from datagen.cli import describe
 from datagen.cli.app import run
 from datagen.errors import OutputError, UsageError
 from datagen.recogniser import suspects
@@ -70,7 +71,8 @@ def test_the_same_in_words_and_what_is_refused(make_folder: Maker, tmp_path: Pat
     with pytest.raises(UsageError, match="labelled folders"):
         datagen.describe(tmp_path / "shards", page=tmp_path / "other.html")
     lonely = make_folder("lonely", each=4, classes=["a"])
-    assert datagen.describe(lonely, page=tmp_path / "lonely.html")["odd"]["labels"] == []
+    found = datagen.describe(lonely, page=tmp_path / "lonely.html")
+    assert found["odd"]["labels"] == [] and not found["doubted"] and "labels" not in describe._text(found).split("nothing found:")[-1]
     assert "Not looked for" in (tmp_path / "lonely.html").read_text() and "Not looked for" not in (tmp_path / "scan.html").read_text()
 
 

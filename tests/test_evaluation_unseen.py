@@ -177,6 +177,12 @@ def test_an_edited_dataset_card_stays(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "s/classes.json").read_text()) and "datagen" in (tmp_path / "s/README.md").read_text()
 
 
+def test_amounts_of_a_top_up_are_not_swept_alone(folders: dict[str, Path], tmp_path: Path) -> None:
+    top_up(folders)
+    found = call(folders, tmp_path / "r", focus="class0", repeats=1, quick=False, full=True)
+    assert found["measures"]["sweep_ratio"]["points"] and "points" not in found["measures"].get("sweep_amount", {})
+
+
 def test_a_top_up_and_a_whole_set_are_not_compared_with_one_rival(folders: dict[str, Path], tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     shutil.copytree(folders["synthetic"], whole)

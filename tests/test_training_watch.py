@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import datagen
 from datagen import errors
 from datagen.pages import traces
 from datagen.recogniser.fit import Settings, fit
-from datagen.training import health
+from datagen.training import health, story
 from datagen.training.selection import Part
 
 Maker = Callable[..., Path]
@@ -83,6 +84,15 @@ def test_classes_that_ignore_their_label_or_collapse_are_named_and_others_are_no
     assert len(said) == 2 and "'ignoring'" in said[0] and "'collapsed'" in said[1] and not any("'fine'" in line for line in said)
     assert "--budget" in said[0] and "--family" in said[1]
     assert health.warnings(found[:1], names) == []
+
+
+def test_a_filter_that_learnt_nothing_judges_no_class() -> None:
+    found = [health.Health(label, known, heeded=0.0, diversity=60.0) for label, known in enumerate([0.9, 0.1, 0.2])]
+    (said,) = health.warnings(found, ["a", "b", "c"])
+    assert "names only 40 % of its own training images right" in said and "--budget" in said
+    assert not health.learnt([0.9, 0.1, 0.2], 3) and health.learnt([0.9, 0.6, 0.7], 3) and health.learnt([1.0], 1)
+    line = {"scores": [], "real": None, "select": 9, "steps": 5, "classes": [dataclasses.asdict(each) for each in found]}
+    assert (story._choice(line, ["a", "b", "c"]) or {})["learnt"] is False
 
 
 def test_what_was_tried_is_kept_with_the_progress(make_folder: Maker, tmp_path: Path) -> None:

@@ -156,18 +156,21 @@ def _folder(path: Path, recipe: Recipe, verify: bool, progress: Progress, page: 
         return value
     found, images = odd.find(data, recipe, progress)
     kept = {kind: [{key: each[key] for key in each if "row" not in key} for each in rows] if kind != "modes" else rows for kind, rows in found.items()}
-    return value | {"odd": kept, "page": str(odd.write(Path(page), data, found, images, value["notes"]))}
+    return value | {"odd": kept, "doubted": odd.divisible(data), "page": str(odd.write(Path(page), data, found, images, value["notes"]))}
 
 
 def _text(value: dict[str, Any]) -> str:
     """Return what was found in lines: of what looks odd the first five of each kind, and which kinds were looked for in vain."""
     odd = {"labels": "{file}: in {label}, looks like {seems}", "pairs": "{file} and {other}: nearly the same"}
     odd |= {"sizes": "{file}: {width}x{height}, {orientation}", "brightness": "{file}: mean level {level:.0f}"}
-    lines = [rows({key: each for key, each in value.items() if key != "odd"})]
+    status = {key: each for key, each in value.get("status", {}).items() if key not in {"heartbeat", "pid"}}
+    problems = value.get("problems", [])
+    lines = [rows(value | {"status": status, "problems": [f"{len(problems):,}"] if problems else []}, ("odd", "doubted"))]
+    lines += [f"  {printable(each['file'])}: {printable(each['problem'])}" for each in problems[:5]]
     found = value.get("odd", {})
     for kind, each in ((kind, each) for kind, each in found.items() if each):
         lines += [f"{kind}: {len(each):,}"] + [f"  {printable(odd[kind].format(**one) if kind in odd else one)}" for one in each[:5]]
-    if none := [kind for kind, each in found.items() if not each]:
+    if none := [kind for kind, each in found.items() if not each and (kind != "labels" or value["doubted"])]:
         lines += [f"nothing found: {', '.join(none)}"]
     return "\n".join(lines)
 

@@ -11,7 +11,7 @@ import typer
 from datagen import storage
 from datagen.cli.options import Asked, Outcome, Verb
 from datagen.cli.show import columns, quoted, rows
-from datagen.errors import FailedUnder
+from datagen.errors import FailedUnder, printable
 from datagen.records import ANY, JUDGE, READ
 
 
@@ -33,7 +33,8 @@ def run(
         asked.progress.say(summary(report))
         raise
     if asked.dry_run:
-        return Outcome(value, rows(value))
+        lists = ("plan", "notes")
+        return Outcome(value, "\n".join([rows(value, lists), *(printable(line) for name in lists for line in value[name])]))
     return Outcome(value, summary(value), f"open {quoted(value['report'])} in a browser")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from datagen.cli.options import Asked, Outcome, Verb
-from datagen.cli.show import quoted, rows
+from datagen.cli.show import DONE, quoted, rows
 from datagen.errors import UsageError
 
 
@@ -26,11 +26,11 @@ def run(
         if "format" in asked.recipe.origins and asked.recipe.format != "folder":
             raise UsageError("writes a folder a class", where="--merge", hint="leave --format out")
         value = merged(shards, merge, out, progress=asked.progress)
-        return Outcome(value, rows({key: each for key, each in value.items() if key != "classes"}))
+        return Outcome(value, rows(value, ("classes", *DONE)))
     from datagen.synthesis.export import export
 
     value = export(shards, out, format=asked.recipe.format, progress=asked.progress)
-    return Outcome(value, rows(value), f"datagen describe {quoted(out)} --verify")
+    return Outcome(value, rows(value, DONE), f"datagen describe {quoted(out)} --verify")
 
 
 VERB = Verb(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from datagen.cli.options import Asked, Outcome, Verb
-from datagen.cli.show import quoted, rows
+from datagen.cli.show import DONE, quoted, rows
 from datagen.records import ANY, FIT, NETS, READ
 
 
@@ -24,7 +24,7 @@ def run(
 
     value = fit(folder, out, asked.recipe, progress=asked.progress)
     own = f" --family {quoted(asked.recipe.family)}" if ".py:" in asked.recipe.family else ""
-    return Outcome(value, rows(value), f"datagen synthesize {quoted(value['run'])}{own} --per-class 1000 --out shards")
+    return Outcome(value, rows(value, DONE), f"datagen synthesize {quoted(value['run'])}{own} --per-class 1000 --out shards")
 
 
 def _plan(asked: Asked, folder: str) -> Outcome:

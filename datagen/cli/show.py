@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from datagen.errors import printable
@@ -21,10 +21,14 @@ def columns(table: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False)).rstrip() for row in cells)
 
 
-def rows(value: Mapping[str, Any]) -> str:
-    """Return a mapping as "name  value" lines; nested mappings one level deep, long lists by their length."""
+DONE = ("finished", "continued")
+"""of a verb's result: whether nothing was left to do, which the verb has said already, and a program asks for"""
+
+
+def rows(value: Mapping[str, Any], but: Collection[str] = ()) -> str:
+    """Return a mapping as "name  value" lines, `but` those named; nested mappings one level deep, long lists by their length."""
     table: list[tuple[str, str]] = []
-    for key, item in value.items():
+    for key, item in ((key, item) for key, item in value.items() if key not in but):
         if isinstance(item, Mapping):
             table += [(f"{key}.{inner}", cell(part)) for inner, part in item.items() if part is not None and not isinstance(part, Mapping | list | tuple)]
         elif item not in (None, "", []):

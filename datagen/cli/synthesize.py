@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from datagen.cli.options import Asked, Outcome, Verb
-from datagen.cli.show import quoted, rows
+from datagen.cli.show import DONE, quoted, rows
 from datagen.records import ANY, MAKE, NETS
 
 
@@ -25,10 +25,10 @@ def run(
     recipe = asked.recipe if family is None else asked.recipe.changed("flag", family=family)
     value = synthesize(source, out, recipe, progress=asked.progress, dry_run=asked.dry_run, only=only)
     if only is not None:
-        return Outcome(value, rows(value))
+        return Outcome(value, rows(value, DONE))
     knows = not source.startswith("rule:") and (Path(source) / "data.json").is_file()
     runs = f"--run {quoted(source)}" if knows else "--real FOLDER --test FOLDER"
-    return Outcome(value, rows(value), "" if asked.dry_run else f"datagen evaluate {quoted(out)} {runs} --out report")
+    return Outcome(value, rows(value, DONE), "" if asked.dry_run else f"datagen evaluate {quoted(out)} {runs} --out report")
 
 
 VERB = Verb(

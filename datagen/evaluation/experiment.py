@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -204,16 +204,17 @@ def _curve(runner: Runner, planned: Plan, own: Mapping[str, tuple[Arm, ...]]) ->
     return runner.all(listed, planned.curve)
 
 
-def _sweeps(trial: Trial, name: str, own: Iterable[Arm]) -> list[Arm]:
+def _sweeps(trial: Trial, name: str, own: Sequence[Arm]) -> list[Arm]:
     """Return the arms of a set by ratio of synthetic to real images, and by amount of synthetic images, labelled as in its own arms.
 
-    Ratios and amounts that it lacks are left out.
+    Ratios and amounts that it lacks are left out, and all amounts of a set that lacks classes.
     """
     part = next((arm.parts[0] for arm in own if arm.name == "synthetic"), Part("synthetic"))
     made, real = len(trial.parts[name or trial.sets[0]]), len(trial.parts["real"])
     ratios = [ratio for ratio in plan.RATIOS if round(ratio * real) <= made]
     mixed = [Arm(f"{RATIO} {r:g}", (Part("real"), Part("synthetic", round(r * real), share=r)), name) for r in ratios]
-    counts = [count for f in plan.AMOUNTS if (count := round(made * f)) >= len(trial.classes)]
+    alone = plan.AMOUNTS if any(arm.name == "synthetic" for arm in own) else ()
+    counts = [count for f in alone if (count := round(made * f)) >= len(trial.classes)]
     amounts = [Arm(f"{AMOUNT} {count}", (dataclasses.replace(part, count=count),), name) for count in counts]
     return [*mixed, *amounts]
 

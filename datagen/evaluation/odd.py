@@ -29,6 +29,7 @@ ALIKE = 0.999
 LEVELS = 6.0
 UPRIGHT = {1: "as stored", 2: "mirrored", 3: "turned by 180°", 4: "mirrored upside down", 5: "mirrored and turned by 90°", 6: "turned by 90° to the right"}
 UPRIGHT |= {7: "mirrored and turned by 270°", 8: "turned by 90° to the left"}
+UNDOUBTED = f"labels were not doubted: that takes two classes, and {suspects.FOLDS} images of each"
 
 
 def find(data: Dataset, recipe: Recipe, progress: Progress) -> tuple[dict[str, Any], np.ndarray]:
@@ -41,19 +42,19 @@ def find(data: Dataset, recipe: Recipe, progress: Progress) -> tuple[dict[str, A
     shape = (channels, max(8, round(height * scale)), max(8, round(width * scale)))
     images = np.asarray(cache.pixels(data, shape, recipe, progress=progress))
     found = {"labels": _labels(data, images, progress), "pairs": _pairs(data, images), "sizes": _sizes(data), "brightness": _brightness(data, images)}
-    if not _divisible(data):
-        progress.say(f"labels were not doubted: that takes two classes, and {suspects.FOLDS} images of each")
+    if not divisible(data):
+        progress.say(UNDOUBTED)
     return {**found, "modes": _modes(data)}, images
 
 
-def _divisible(data: Dataset) -> bool:
+def divisible(data: Dataset) -> bool:
     """Whether recognisers can be trained on a part of every class."""
     return len(data.classes) > 1 and int(np.bincount(data.labels, minlength=len(data.classes)).min()) >= suspects.FOLDS
 
 
 def _labels(data: Dataset, images: np.ndarray, progress: Progress) -> list[dict[str, Any]]:
     """Return the images whose label is believed least, where another is believed more, the most doubtful first."""
-    if not _divisible(data):
+    if not divisible(data):
         return []
     with progress.stage("doubtful labels", suspects.FOLDS * suspects.planned(len(data)).steps, 0):
         said = suspects.doubts(images, data.labels, len(data.classes), progress=lambda count, text: progress.advance(count))
@@ -165,7 +166,7 @@ def write(target: Path, data: Dataset, found: dict[str, Any], images: np.ndarray
             found=shown,
             totals={kind: len(rows) for kind, rows in found.items()},
             images=len(data),
-            doubted=_divisible(data),
+            doubted=divisible(data),
             test=int(data.test.sum()),
             classes=sorted(zip(map(printable, data.classes), counts, strict=True), key=lambda pair: pair[1]),
             problems=data.problems[:SHOWN],

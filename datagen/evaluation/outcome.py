@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from datagen import seeds, storage
-from datagen.errors import FailedUnder, UsageError
+from datagen.errors import FailedUnder, UsageError, nearest
 from datagen.evaluation.arms import Trial
+from datagen.evaluation.measures.downstream import NAMES
 from datagen.records import ArmResult
 
 PREDICTIONS, SCORED = "predictions.parquet", "scored.json"
@@ -56,12 +57,15 @@ def times(folder: Path, *, again: bool) -> int:
 
 
 def bar(text: str | None) -> tuple[str, float] | None:
-    """Return what --fail-under says: an arm or a difference of two, and a fraction; UsageError where it says nothing."""
+    """Return what --fail-under says: an arm or a difference of two, and a fraction; UsageError where it says nothing, or names no arm."""
     if text is None:
         return None
     found = re.fullmatch(r"\s*([a-z]+(?:-[a-z]+)?)\s*>=\s*([-+]?\d+(?:\.\d+)?)\s*", text)
     if found is None:
         raise UsageError(f"cannot be understood: {text!r}", where="--fail-under", hint="such as 'both-real>=0' or 'synthetic>=0.9' (fractions)")
+    for arm in found[1].split("-"):
+        if arm not in NAMES:
+            raise UsageError(f"no report has an arm {arm!r}", where="--fail-under", hint=nearest(arm, NAMES))
     return found[1], float(found[2])
 
 

@@ -93,6 +93,8 @@ def _one(file: str | Path, found: Sequence[str], usual: Sequence[str], what: str
     chosen = [name for name in usual if name in found][:1] or list(found)
     if len(chosen) == 1:
         return chosen[0]
+    if not chosen and what == "image" and (texts := [name for name in usual if name in every]):
+        raise InputError(f"has text or numbers in the column {texts[0]!r}, no image files", where=file, hint="a column of bytes, each a PNG or JPEG file")
     if not chosen:
         raise InputError(f"has no {what} column", where=file, hint=f"name it {usual[0]!r}; {nearest(usual[0], every)}")
     raise InputError(f"has several columns that could be the {what}: {', '.join(chosen)}", where=file, hint=f"name one {usual[0]!r}")

@@ -16,6 +16,7 @@ from datagen import drawing, registry, storage, tensors, untrusted
 from datagen import recipe as recipes
 from datagen.contracts import Family, Spec, State
 from datagen.errors import ArtefactError, ResourceError, SafetyError, UsageError
+from datagen.reading.manifest import is_set
 from datagen.recogniser import near
 from datagen.records import SCHEMA, GeneratorCard, Recipe
 
@@ -59,6 +60,8 @@ def find(run: str | Path) -> Path:
     for folder in (Path(run) / "generator", Path(run)):
         if (folder / CARD).is_file():
             return folder
+    if is_set(run):
+        raise ArtefactError("is a set of shards, which synthesize made, and no fitted run", where=run, hint="give the folder that datagen fit wrote")
     begun = (Path(run) / "recipe.json").exists() or (Path(run) / "status.json").exists()
     what = "has no generator yet; its fit has not ended" if begun else "is no fitted run: it has no generator/card.json"
     raise ArtefactError(what, where=run, hint="give the fit command again" if begun else "give the folder that datagen fit wrote, or rule:NAME")

@@ -9,7 +9,7 @@ import numpy as np
 
 from datagen.errors import printable
 from datagen.recogniser.fit import Fitted
-from datagen.training.selection import Draw, Part
+from datagen.training.selection import ABLE, Draw, Part
 
 EACH, MOST = 16, 2_000
 """synthetic images of a class that are looked at, and of all classes together"""
@@ -61,8 +61,22 @@ def _deviation(features: np.ndarray) -> float:
     return float(np.sqrt(features.astype(np.float64).var(axis=0, ddof=1).sum())) if len(features) > 1 else 0.0
 
 
+def learnt(known: Sequence[float], classes: int) -> bool:
+    """Return whether the filter comes at least half the way from chance to naming all training images right, from its share of each class."""
+    chance = 1 / classes
+    return not known or sum(known) / len(known) >= chance + ABLE * (1 - chance)
+
+
 def warnings(found: Sequence[Health], names: Sequence[str]) -> list[str]:
-    """Return a sentence with the remedy for the classes that ignore their label and one for those that collapsed, where there are any."""
+    """Return a sentence with the remedy for the classes that ignore their label and one for those that collapsed, where there are any.
+
+    Of a filter that has hardly learnt the classes itself only that is said.
+    """
+    if not learnt(shares := [each.known for each in found], len(names)):
+        return [
+            f"the filter had too little time: it names only {100 * sum(shares) / len(shares):.0f} % of its own training images right, so its probabilities "
+            "(soft labels, --min-confidence) tell little and nothing is said of the classes: fit longer (--budget)"
+        ]
     ignoring = [each for each in found if each.known >= KNOWN and each.heeded < HEEDED * each.known]
     collapsed = [each for each in found if each.diversity < VARIED]
     said = []

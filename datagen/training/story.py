@@ -20,6 +20,7 @@ from datagen.errors import printable
 from datagen.pages import template
 from datagen.pages.traces import named, trace
 from datagen.records import ANY, FIT, NETS, READ, Recipe
+from datagen.training import health
 
 GRIDS, WIDEST = 7, 1_400
 """grids that are shown, the first and the last among them, and their greatest width in pixels"""
@@ -161,4 +162,6 @@ def _choice(line: Mapping[str, Any] | None, classes: Sequence[str]) -> dict[str,
     if line is None:
         return None
     rows = [{**each, "name": printable(classes[each["label"]])} for each in sorted(line["classes"], key=lambda each: (each["heeded"], each["diversity"]))]
-    return {"scores": line["scores"], "real": line["real"], "images": line["select"], "steps": line["steps"], "classes": rows[:24], "hidden": len(rows[24:])}
+    learnt = health.learnt([each["known"] for each in rows], len(classes))
+    told = {name: line[key] for name, key in {"scores": "scores", "real": "real", "images": "select", "steps": "steps"}.items()}
+    return {**told, "learnt": learnt, "classes": rows[:24], "hidden": len(rows[24:])}

@@ -21,7 +21,7 @@ ARMS: Mapping[str, str] = {
     "oversampled": "real, oversampled",
     "synthetic": "synthetic only",
     "both": "real + synthetic",
-    "native": "real at its own size",
+    "native": "real at its own size, trained once",
 }
 """arms as they are named in drawings and tables"""
 KINDS: Mapping[str, str] = {"helps": "They help", "none_seen": "No difference seen", "harms": "They harm", "unclear": "Not to be told yet"}
@@ -86,7 +86,11 @@ def saw(contexts: Mapping[str, Context], found: Inputs, planned: Plan) -> list[s
     resized = (
         f"Real images were brought to the shape of the synthetic ones, {height}x{width} {'grey' if channels == 1 else 'RGB'} ({found.described['resize']})"
     )
-    native = "; real at its own size is the same recogniser on the real images as large as they are, at most four times the pixels" if planned.native else ""
+    native = (
+        "; real at its own size is the same recogniser, trained once, on the real images as large as they are, at most four times the pixels"
+        if planned.native
+        else ""
+    )
     return [
         _recogniser(context, found, planned),
         *_arms(context, found, planned),
