@@ -26,6 +26,11 @@ def span(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
+def many(count: int, one: str) -> str:
+    """Return a number of things in words: 1 shard, 1,000 shards."""
+    return f"{count:,} {one}" + ("" if count == 1 else "s")
+
+
 class Progress:
     """Says what is going on; one object a verb.
 

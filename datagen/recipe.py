@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import os
 import re
@@ -38,13 +39,17 @@ def allowed(key: str) -> str:
 def _option(schema: Mapping[str, Any]) -> str:
     if "enum" in schema:
         return "one of " + ", ".join(map(str, schema["enum"]))
-    kind = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "array": "a size such as 64 or 48x64", "string": "text"}
+    if "prefixItems" in schema:
+        side = schema["prefixItems"][0]
+        return f"a size from {side['minimum']} to {side['maximum']} pixels, such as 64 or 48x64"
+    kind = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text"}
     low, high = (schema.get(k) for k in ("minimum", "maximum"))
     above = schema.get("exclusiveMinimum")
     words = [kind.get(str(schema.get("type")), str(schema.get("type")))]
     words += [f"above {above}"] if above is not None else [f"from {low}"] if low is not None else []
     words += [f"to {high:g}"] if high is not None and high < 10**8 else []
-    return " ".join(words)
+    *first, last = schema.get("examples", [""])
+    return " ".join(words) + (f", such as {', '.join(first)} or {last}" if last else "")
 
 
 def merge(*layers: tuple[str, Mapping[str, Any]]) -> Recipe:
@@ -70,7 +75,8 @@ def merge(*layers: tuple[str, Mapping[str, Any]]) -> Recipe:
     except ValidationError as error:
         first = error.errors()[0]
         key = str(first["loc"][0])
-        message = f"{key} = {values.get(key)!r} is not allowed ({first['msg'].lower()})"
+        why = f" ({first['ctx']['error']})" if first["type"] == "value_error" else ""
+        message = f"{key} = {values.get(key)!r} is not allowed{why}"
         origin = origins.get(key, "")
         raise UsageError(message, where="--" + key.replace("_", "-") if origin == "flag" else origin, hint=f"{key} takes {allowed(key)}") from error
 
@@ -141,7 +147,11 @@ def read(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def environment(variables: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return the settings given as DATAGEN_KEY in the environment, text turned into the key's type where it can be."""
+    """Return the settings given as DATAGEN_KEY in the environment, text turned into the key's type where it can be.
+
+    Raises:
+        UsageError: a name is nearly a setting's, and none.
+    """
     variables = os.environ if variables is None else variables
     found = {}
     for name, value in variables.items():
@@ -149,6 +159,8 @@ def environment(variables: Mapping[str, str] | None = None) -> dict[str, Any]:
             key = name.removeprefix(ENVIRONMENT).lower()
             if key in keys():
                 found[key] = value
+            elif close := difflib.get_close_matches(key, keys(), n=1, cutoff=0.8):
+                raise UsageError("is no setting", where=name, hint=f"did you mean {ENVIRONMENT}{close[0].upper()}?")
     return found
 
 

@@ -46,8 +46,8 @@ def parse_seconds(value: Any) -> Any:
 
 Side = Annotated[int, Field(ge=8, le=1024)]
 Size = Annotated[tuple[Side, Side], BeforeValidator(parse_size), PlainSerializer(lambda s: f"{s[0]}x{s[1]}")]
-Count = Annotated[int, Field(ge=1, le=10**12), BeforeValidator(parse_count)]
-Seconds = Annotated[float, Field(ge=1, le=10**8, allow_inf_nan=False), BeforeValidator(parse_seconds)]
+Count = Annotated[int, Field(ge=1, le=10**12, examples=["5000", "20k", "2M"]), BeforeValidator(parse_count)]
+Seconds = Annotated[float, Field(ge=1, le=10**8, allow_inf_nan=False, examples=["90s", "10m", "1h30m"]), BeforeValidator(parse_seconds)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 

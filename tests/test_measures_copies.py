@@ -126,7 +126,7 @@ def test_fresh_photographs_are_no_copies(photographs: tuple[np.ndarray, ...]) ->
     assert found.details["named"] == 0 and found.details["copies"] == []
     assert not found.details["departs"] and found.details["reasons"] == []
     assert not member.details["departs"]
-    assert f"0 of {len(fresh)}: at most" in found.sentence
+    assert f"0 of {len(fresh)} (at most" in found.sentence
 
 
 def test_an_overfit_set_is_flagged(photographs: tuple[np.ndarray, ...]) -> None:
@@ -268,9 +268,9 @@ def test_the_rate_at_one_percent() -> None:
 
 
 def test_shares_in_words() -> None:
-    assert wording.counted(0, 5000) == "0 of 5,000: at most 0.06 %"
+    assert wording.counted(0, 5000) == "0 of 5,000 (at most 0.06 %)"
     assert wording.counted(50, 5000) == "50 of 5,000 (1 %, 95 % interval 0.76 to 1.3)"
-    assert wording.counted(0, 2) == "0 of 2: at most 100.0 %"
+    assert wording.counted(0, 2) == "0 of 2 (at most 100.0 %)"
     assert wording.number(float("nan")) is None and wording.number(1.23456789) == 1.23457
 
 

@@ -74,7 +74,10 @@ def _intact(file: Path, rows: tuple[int, ...]) -> bool:
 
 
 def _make(file: Path, dataset: Dataset, shape: tuple[int, int, int], recipe: Recipe, progress: Progress) -> None:
-    storage.sweep(storage.make_folder(file.parent), unused=storage.STALE)
+    try:
+        storage.sweep(storage.make_folder(file.parent), unused=storage.STALE)
+    except OutputError as error:
+        raise OutputError(error.what, where=error.where, hint="decoded images are kept there: set DATAGEN_CACHE to a folder that can be written") from error
     need, (free, _) = len(dataset) * int(np.prod(shape)), storage.free_bytes(file.parent)
     if need + _SPARE > free:
         hint = "free some space, set DATAGEN_CACHE to another disk, or give a smaller --size"

@@ -11,6 +11,7 @@ import numpy as np
 
 from datagen.errors import InputError, nearest
 from datagen.pictures import suffix_of
+from datagen.progress import many
 from datagen.records import Recipe
 from datagen.sources import trust
 from datagen.sources.folder import SIDECARS
@@ -85,7 +86,7 @@ def _damage(case: Case) -> None:
             case.leave_out(number, remark["what"], remark["hint"])
     case.notes += [f"{count:,} images: {note}" for note, count in sorted(notes.items())]
     if ignored:
-        case.notes.append(f"{ignored:,} files that are no images were ignored inside the class folders")
+        case.notes.append(f"{many(ignored, 'file')} inside the class folders {'is no image and was' if ignored == 1 else 'are no images and were'} ignored")
 
 
 def _proportions(case: Case) -> None:

@@ -153,7 +153,7 @@ def _write_report(report: Path, case: Case) -> None:
 def _together(errors: list[InputError], report: str | os.PathLike[str] | None) -> InputError:
     """Return the first error, with the count of the others and where they are listed."""
     first = errors[0]
-    more = f" (and {len(errors) - 1} more reasons)" if len(errors) > 1 else ""
+    more = f" (and {len(errors) - 1} more reason{'s' if len(errors) > 2 else ''})" if len(errors) > 1 else ""
     hint = "; ".join(filter(None, [first.hint, f"all in {Path(report).name}" if report is not None else ""]))
     return InputError(first.what + more, where=first.where, hint=hint)
 

@@ -16,7 +16,7 @@ from datagen.contracts import Engine, Format
 from datagen.errors import DatagenError
 from datagen.formats import encode
 from datagen.places import Place
-from datagen.progress import Progress, span
+from datagen.progress import Progress, many, span
 from datagen.reading.manifest import MANIFEST, set_id
 from datagen.records import SCHEMA, Recipe, ShardNote, ShardTask
 from datagen.synthesis import acceptance, again, commit, forecast, quota, sharing, verdict
@@ -195,7 +195,8 @@ def _counted(plan: Plan) -> str:
     some = [count for count in plan.counts if count]
     least, most = min(some), max(some)
     of = f"{len(some):,}" if len(some) == len(plan.counts) else f"{len(some):,} of {len(plan.counts):,}"
-    return f"{least:,} of each of {of} classes" if least == most else f"{least:,} to {most:,} of {of} classes"
+    of += " class" if len(plan.counts) == 1 else " classes"
+    return f"{least:,} of each of {of}" if least == most else f"{least:,} to {most:,} of {of}"
 
 
 def _say(order: Order, progress: Progress) -> None:
@@ -204,7 +205,7 @@ def _say(order: Order, progress: Progress) -> None:
     ranked = f"\nthis is rank {order.rank[0]} of {order.rank[1]} (--engine ranks), which makes {len(order.share()):,} of the shards"
     progress.say(
         f"{plan.images:,} images: {_counted(plan)}, as {recipe.format} (--format), "
-        f"{recipe.encoder} (--encoder)\n{plan.shards:,} shards (--shard-images {plan.shard_images}), made by {recipe.workers} workers (--workers) "
+        f"{recipe.encoder} (--encoder)\n{many(plan.shards, 'shard')} (--shard-images {plan.shard_images}), made by {many(recipe.workers, 'worker')} (--workers) "
         f"on {order.origin.device} (--device){precision} into {order.out}{'' if order.alone else ranked}"
     )
 
@@ -237,7 +238,7 @@ def _produce(order: Order, progress: Progress, begun: bool) -> dict[str, Any]:
     if text := commit.without_folder(manifest):
         progress.warn(text)
     if whole:
-        progress.say(f"finished already: {order.plan.images:,} images in {order.plan.shards:,} shards in {order.out}; nothing was done")
+        progress.say(f"finished already: {order.plan.images:,} images in {many(order.plan.shards, 'shard')} in {order.out}; nothing was done")
     return {**summary, "complete": True, "id": set_id(order.out)}
 
 

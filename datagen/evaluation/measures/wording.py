@@ -11,12 +11,12 @@ from datagen.records import Finding
 
 
 def counted(count: int, total: int) -> str:
-    """Return a count in words with its interval: "12 of 5,000 (0.24 %, 95 % interval 0.14 to 0.42)", "0 of 5,000: at most 0.06 %".
+    """Return a count in words with its interval: "12 of 5,000 (0.24 %, 95 % interval 0.14 to 0.42)", "0 of 5,000 (at most 0.06 %)".
 
     The bound of a zero is 3 / n (rule of three: Hanley & Lippman-Hand 1983, JAMA 249, p. 1743), that of an interval Wilson's.
     """
     if count == 0:
-        return f"0 of {total:,}: at most {_percent(min(1.0, 3 / max(total, 1)))} %"
+        return f"0 of {total:,} (at most {_percent(min(1.0, 3 / max(total, 1)))} %)"
     found = statistics.wilson(count / total, total)
     return f"{count:,} of {total:,} ({_percent(found.mean)} %, 95 % interval {_percent(found.low)} to {_percent(found.high)})"
 
