@@ -205,7 +205,8 @@ def _say(order: Order, progress: Progress) -> None:
     ranked = f"\nthis is rank {order.rank[0]} of {order.rank[1]} (--engine ranks), which makes {len(order.share()):,} of the shards"
     progress.say(
         f"{plan.images:,} images: {_counted(plan)}, as {recipe.format} (--format), "
-        f"{recipe.encoder} (--encoder)\n{many(plan.shards, 'shard')} (--shard-images {plan.shard_images}), made by {many(recipe.workers, 'worker')} (--workers) "
+        f"{recipe.encoder} (--encoder)\n{many(plan.shards, 'shard')} (--shard-images {plan.shard_images}), "
+        f"made by {many(recipe.workers or 1, 'worker')} (--workers) "
         f"on {order.origin.device} (--device){precision} into {order.out}{'' if order.alone else ranked}"
     )
 
