@@ -5,8 +5,8 @@
 
 DATA holds NAME/train/CLASS/FILE and NAME/test/CLASS/FILE (digits are made). A cell is one fit by `--budget`, as many synthetic images
 as there are real ones, shared out alike, and the judge of `datagen evaluate` trained on them alone, tested on all unseen test images; as there,
-their labels or their probabilities, whichever does better on the run's select part after a third of the steps. The classics
-are as tutorials leave them: no filter, no chosen spread, labels alone; what probabilities would make of them is kept, too. Accuracies of real images
+their labels or soft ones (half label, half the filter's probabilities), whichever does better on the run's select part after a third of the steps. The classics
+are as tutorials leave them: no filter, no chosen spread, labels alone; what soft labels would make of them is kept, too. Accuracies of real images
 are kept by set, judge and code.
 """
 
@@ -113,7 +113,7 @@ def select_images(data: Path, run: Path) -> Images:
 
 
 def relabelled(options: argparse.Namespace, name: str, family: str, seed: int) -> dict[str, Any]:
-    """Choose a cell's labels on the run's select part, and judge them by probabilities; returns its row."""
+    """Choose a cell's labels on the run's select part, and judge them by soft ones; returns its row."""
     from datagen.evaluation import choose
 
     bar, place = BARS[name], options.work / f"{name}-{family}-{seed}"
@@ -178,8 +178,8 @@ def table(rows: list[dict[str, Any]], labels: list[dict[str, Any]]) -> str:
         f"{time.strftime('%Y-%m-%d')}, {platform.machine()}, {os.cpu_count()} shared processors, no GPU.",
         "Points between recognisers trained on real and on as many synthetic images alone, on unseen real images; means over seeds, spread in",
         "brackets. `datagen` is `datagen fit` with nothing set but --budget and how the images are read (benchmarks/journey.py), learnt by labels or",
-        "probabilities as the run's select part decides; the classics are fitted for the same minutes and used without filter, by labels (in brackets: by what",
-        "the select part decides).",
+        "soft labels (half the filter's probabilities) as the run's select part decides; the classics are fitted for the same minutes and used",
+        "without filter, by labels (in brackets: by what the select part decides).",
         "Made by `python benchmarks/quality.py DATA WORK`.",
         "",
         "| set | fit | seeds | judge | real, % | datagen: % | gap | by labels | cvae: gap | dcgan: gap | bar | reached |",
@@ -200,7 +200,7 @@ def table(rows: list[dict[str, Any]], labels: list[dict[str, Any]]) -> str:
         values = found[OURS]["chosen"]
         spread = f" ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else ""
         seeds = {row["seed"] for row in labels if (row["set"], row["family"], row["chosen"]) == (name, OURS, "soft")}
-        used = f"{own['used']} {np.mean(values):.1f}{spread}" + (f", probabilities{'' if len(seeds) == len(values) else f' of {len(seeds)}'}" if seeds else "")
+        used = f"{own['used']} {np.mean(values):.1f}{spread}" + (f", soft labels{'' if len(seeds) == len(values) else f' of {len(seeds)}'}" if seeds else "")
         others = [f"{gaps[f]['hard']:.1f}" + (f" ({gaps[f]['chosen']:.1f})" if "chosen" in gaps[f] else "") if gaps[f] else "–" for f in CLASSICS]
         numbers = [
             f"{real:.1f}",

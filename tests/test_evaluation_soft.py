@@ -64,9 +64,9 @@ def test_validation_takes_the_labels_that_teach(folders: dict[str, Path], tmp_pa
     assert {soft} == {kind for name in taught if name.startswith("amount") for kind in taught[name]}
     assert [(taught[f"{kind} labels"]) for kind in ("hard", "soft")] == [[False], [True]]
     said = " ".join(found["measured"]["saw"])
-    assert ("alone are learnt by the probabilities" in said) == soft and ("alone are learnt by their class labels" in said) == (not soft)
+    assert ("alone are learnt by soft labels" in said) == soft and ("alone are learnt by their class labels" in said) == (not soft)
     assert "does this report know that the filter learnt from none of the validation part" in said
-    assert (", learnt by their probabilities," in found["measures"]["exchange"]["sentence"]) == soft
+    assert (", learnt by soft labels," in found["measures"]["exchange"]["sentence"]) == soft
     assert any(line.startswith("soft labels, on validation: ") and line.endswith("validation images right") for line in lines)
     for text in (summary(found), (tmp_path / "r/report.md").read_text(), (tmp_path / "r/report.html").read_text()):
         assert ("soft labels" in text) == soft
@@ -115,7 +115,7 @@ def test_two_sets_say_their_own_labels(folders: dict[str, Path], make_folder: Ma
     found = call(folders, tmp_path / "r", [plain, folders["synthetic"]], **LONGER)
     assert found["chosen"]["labels"] == "hard" == found["arms"]["synthetic"]["labels"] and found["sets"]["plain"]["labels"] == {}
     assert found["sets"]["synthetic"]["arms"]["synthetic"]["labels"] == "soft" and set(found["sets"]["synthetic"]["labels"]) == {"hard", "soft"}
-    assert "Synthetic images of synthetic alone are learnt by the probabilities" in " ".join(found["measured"]["saw"])
+    assert "Synthetic images of synthetic alone are learnt by soft labels" in " ".join(found["measured"]["saw"])
     assert (tmp_path / "r/report.md").read_text().count("(soft labels)") == 1 == (tmp_path / "r/report.html").read_text().count("(soft labels)")
 
 
@@ -130,7 +130,7 @@ def test_nothing_is_tried_without_probabilities_or_in_a_first_look(folders: dict
         call(folders, tmp_path / "own", labels="soft", train_command="python t.py {train} {test} {predictions}")
     soft = call(folders, tmp_path / "soft", labels="soft", steps=60)
     assert {arm: value["labels"] for arm, value in soft["arms"].items()} == {"real": "hard", "classical": "hard", "synthetic": "soft", "both": "soft"}
-    assert soft["arms"]["synthetic"]["accuracy"]["mean"] > 0.6 and "(--labels soft)" in " ".join(soft["measured"]["saw"])
+    assert soft["arms"]["synthetic"]["accuracy"]["mean"] > 0.6 and "--labels soft)" in " ".join(soft["measured"]["saw"])
 
 
 def test_probabilities_of_other_classes_are_no_labels(folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,10 +35,11 @@ def test_each_image_comes_with_its_probabilities(fitted: Path, tmp_path: Path, f
     hard, soft, whole = datagen.ShardDataset(out), datagen.ShardDataset(out).soft(), load(out)
     assert whole.probabilities is not None and len(soft) == len(hard) == 90
     known = {image.tobytes(): row for image, row in zip(whole.images, whole.probabilities, strict=True)}
-    for (image, label), (same, given) in zip(hard, soft, strict=True):
+    for (image, label), (same, given), (_, alone) in zip(hard, soft, soft.soft(1), strict=True):
         assert torch.equal(image, same) and isinstance(label, int)
         assert given.dtype == torch.float32 and given.sum().item() == pytest.approx(1, abs=1e-6)
-        assert np.allclose(given, known[image.permute(1, 2, 0).numpy().tobytes()], atol=2e-3)
+        expected = known[image.permute(1, 2, 0).numpy().tobytes()]
+        assert np.allclose(alone, expected, atol=2e-3) and np.allclose(given, (expected + np.eye(3)[label]) / 2, atol=2e-3)
     assert (soft.labels == hard.labels).all()
 
 
@@ -91,6 +92,8 @@ def test_a_real_image_is_sure_of_its_class(fitted: Path, tmp_path: Path, make_fo
     assert {alike[row][0] for row in range(len(alike))} == {("L", (16, 16))} and made.transform is None
     with pytest.raises(UsageError, match="in place of labels"):
         datagen.mix(made, made)
+    with pytest.raises(UsageError, match="from 0 to 1"):
+        made.soft(1.5)
     (_, both) = next(iter(DataLoader(mixed, batch_size=30, shuffle=True)))
     assert both.shape == (30, 4) and both.dtype == torch.float32
 

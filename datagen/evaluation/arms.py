@@ -203,7 +203,7 @@ def balanced(balance: str, base: str = "real") -> Arm:
 
 
 def alone(made: str, labels: str = "hard", **changes: object) -> Arm:
-    """Return the arm of a set's synthetic images alone, learnt by their class labels ("hard") or by their probabilities ("soft")."""
+    """Return the arm of a set's synthetic images alone, learnt by their class labels ("hard") or by soft ones ("soft")."""
     part = Part("synthetic" if labels == "hard" else PROBABILITIES + "synthetic")
     return dataclasses.replace(Arm("synthetic", (part,), made), **changes)  # type: ignore[arg-type]
 

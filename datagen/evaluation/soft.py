@@ -1,4 +1,4 @@
-"""By what synthetic images are learnt: their classes, matched by name, or the probabilities that a teacher gave them."""
+"""By what synthetic images are learnt: their classes, matched by name, or the mean of these and a teacher's probabilities."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from datagen.errors import InputError
 from datagen.evaluation.arms import Labelled
 from datagen.reading.shards import Loaded
+from datagen.reading.soft import labels as labels_between
 
 
 def labelled(loaded: Loaded, classes: tuple[str, ...], path: str, labels: str) -> Labelled:
@@ -37,7 +38,7 @@ def labelled(loaded: Loaded, classes: tuple[str, ...], path: str, labels: str) -
 
 
 def others(made: Mapping[str, Labelled], loaded: Mapping[str, Loaded], classes: tuple[str, ...], labels: str) -> dict[str, Labelled]:
-    """Return those sets labelled by their probabilities of which validation is to decide: with `labels` "auto", and images of every class.
+    """Return those sets with soft labels of which validation is to decide: with `labels` "auto", and images of every class.
 
     Args:
         made: the sets by name, labelled by their classes.
@@ -50,9 +51,8 @@ def others(made: Mapping[str, Labelled], loaded: Mapping[str, Loaded], classes: 
 
 
 def _by_probabilities(made: Labelled, loaded: Loaded) -> Labelled:
-    """Return a set labelled by its probabilities float32 [N, classes], each row adding up to 1."""
-    given = np.asarray(loaded.probabilities, np.float32)
-    return dataclasses.replace(made, soft=given / np.maximum(given.sum(axis=1, keepdims=True), 1e-6))
+    """Return a set with soft labels float32 [N, classes], half class and half probabilities, each row adding up to 1."""
+    return dataclasses.replace(made, soft=labels_between(np.asarray(loaded.probabilities), made.labels))
 
 
 def _of(loaded: Loaded, classes: tuple[str, ...]) -> bool:

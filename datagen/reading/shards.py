@@ -22,6 +22,7 @@ from datagen.contracts import Rows
 from datagen.errors import ArtefactError, InputError, UsageError, nearest, printable
 from datagen.formats import encode
 from datagen.formats.folder import Folder, image_names
+from datagen.reading import soft
 from datagen.reading.located import Found, Located, locate
 from datagen.reading.manifest import ShardSet, is_set, open_set
 from datagen.reading.remote import CACHE_BYTES
@@ -101,6 +102,7 @@ class ShardDataset(Dataset[Any]):
         if on_bad not in {"raise", "skip"}:
             raise UsageError(f"{on_bad!r} is unknown", where="on_bad", hint=nearest(on_bad, ("raise", "skip")))
         self.path, self.transform, self.probabilities = str(path), transform, False
+        self._weight = soft.WEIGHT
         self._located = locate(path, allow_partial=allow_partial, skip=on_bad == "skip", cache_bytes=cache_bytes)
         self.skipped: Mapping[str, int] = self._located.skipped if isinstance(self._located, Located) else {}
         if self.skipped:
@@ -124,17 +126,21 @@ class ShardDataset(Dataset[Any]):
     def __len__(self) -> int:
         return len(self._located) if self._turns is None else len(self._turns)
 
-    def soft(self) -> ShardDataset:
-        """Return the dataset with probabilities float32 [classes], which add up to 1, in place of labels; every byte is read for them once.
+    def soft(self, weight: float = soft.WEIGHT) -> ShardDataset:
+        """Return the dataset with soft labels float32 [classes], which add up to 1, in place of labels; every byte is read for them once.
 
-        They are those of the generator's filter, and what torch.nn.CrossEntropyLoss takes.
+        They are between an image's class and the probabilities by the generator's filter, and what torch.nn.CrossEntropyLoss takes.
+
+        Args:
+            weight: of the filter's probabilities, 0 to 1; the class has the rest. The default is what `datagen evaluate` tries.
 
         Raises:
-            InputError: there are none.
+            InputError: there are no probabilities.
             ArtefactError: the set changed since it was opened.
-            UsageError: it lies on an object store.
+            UsageError: it lies on an object store, or the weight is not from 0 to 1.
         """
         other = copy.copy(self)
+        other._weight = soft.checked(weight)
         other._located, other.probabilities = locate(self.path, allow_partial=True, skip=bool(self.skipped), soft=True), True
         if not np.array_equal(other.labels, self.labels):
             raise ArtefactError("changed since it was opened", where=self.path, hint="open it again")
@@ -181,14 +187,9 @@ class ShardDataset(Dataset[Any]):
 
     def _label(self, row: int) -> Any:
         if self.probabilities:
-            return summed(self._located.probabilities[row])  # type: ignore[union-attr,index]
+            given = self._located.probabilities[None, row]  # type: ignore[union-attr,index]
+            return torch.from_numpy(soft.labels(given, self.labels[[row]], self._weight)[0])
         return self._located.label(row)
-
-
-def summed(probabilities: np.ndarray) -> torch.Tensor:
-    """Return probabilities float [classes] as float32 that add up to 1: halves, as they are stored, do not quite."""
-    found = torch.from_numpy(probabilities.astype(np.float32))
-    return found / found.sum().clamp_min(1e-6)
 
 
 class Share(Dataset[Any]):

@@ -15,7 +15,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from datagen import recipe as recipes
 from datagen import seeds
 from datagen.errors import InputError, UsageError
-from datagen.reading.shards import summed
+from datagen.reading import soft
 from datagen.synthesis import painter
 from datagen.synthesis.plan import TILE
 
@@ -62,6 +62,7 @@ class StreamDataset(IterableDataset[Any]):
         if per_epoch < self.shares or not 0 <= self.rank < self.shares:
             raise UsageError(f"{per_epoch} images for process {self.rank} of {self.shares}", where="per_epoch", hint="give each process images")
         self.classes, self.per_epoch, self.transform, self.probabilities = self._origin.classes, per_epoch, transform, False
+        self._weight = soft.WEIGHT
         self._place = torch.tensor([0, 0, 0], dtype=torch.int64).share_memory_()
         self._painter: painter.Painter | None = None
 
@@ -71,9 +72,10 @@ class StreamDataset(IterableDataset[Any]):
     def __len__(self) -> int:
         return len(self._owned(self.rank, self.shares))
 
-    def soft(self) -> StreamDataset:
-        """Return the dataset with the filter's probabilities float32 [classes], which add up to 1, in place of labels; InputError without a filter."""
+    def soft(self, weight: float = soft.WEIGHT) -> StreamDataset:
+        """Return the dataset with soft labels float32 [classes] in place of labels, as `ShardDataset.soft` does; InputError without a filter."""
         other = copy.copy(self)
+        other._weight = soft.checked(weight)
         other.probabilities = True
         return other
 
@@ -116,12 +118,13 @@ class StreamDataset(IterableDataset[Any]):
         assert self._painter is not None
         block, label = divmod(tile, len(self.classes))
         painted = self._painter.tile(self.classes[label], block * TILE, TILE)
-        soft = painted.probabilities if self.probabilities else None
-        if self.probabilities and soft is None:
+        scores = painted.probabilities if self.probabilities else None
+        if self.probabilities and scores is None:
             raise InputError("has no filter that gives probabilities", where=self._origin.run, hint="leave soft() out, or fit anew")
+        given = None if scores is None else soft.labels(scores, np.full(len(scores), label), self._weight)
         for row, image in enumerate(painted.images):
             shown = torch.from_numpy(image.transpose(2, 0, 1).copy()) if self.transform is None else self.transform(_pillow(image))
-            yield shown, label if soft is None else summed(soft[row])
+            yield shown, label if given is None else torch.from_numpy(given[row])
 
 
 def _pillow(image: np.ndarray) -> Image.Image:

@@ -26,7 +26,7 @@ NAMES: Mapping[str, str] = {
     "native": "real images at their own size",
 }
 """the arms of every report, in words, in their order"""
-SOFT = ", by the shards' probabilities as labels"
+SOFT = ", by soft labels"
 
 
 class Downstream:

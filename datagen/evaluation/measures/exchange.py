@@ -85,7 +85,7 @@ def _details(context: Context, points: list[int], found: Equal) -> dict[str, Any
 
 
 def _sentence(context: Context, points: list[int], found: Equal) -> str:
-    soft = ", learnt by their probabilities," if context.labelled("synthetic") == "soft" else ""
+    soft = ", learnt by soft labels," if context.labelled("synthetic") == "soft" else ""
     made = f"These {len(context.synthetic):,} synthetic images alone{soft}"
     if found.bound == "flat":
         return (

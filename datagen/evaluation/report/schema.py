@@ -39,7 +39,7 @@ KEYS: Mapping[str, str] = {
     "arms.*.repeats": "accuracy of each repeat, fraction",
     "arms.*.steps": "optimisation steps, equal for all arms",
     "arms.*.images": "training images of the arm",
-    "arms.*.labels": "by which its synthetic images are learnt: hard, their class labels, or soft, the shards' probabilities; hard for arms without any",
+    "arms.*.labels": "by which its synthetic images are learnt: hard, their class labels, or soft, half the shards' probabilities; hard for arms without any",
     "arms.*.seconds": "wall time of all repeats",
     "arms.*.per_class": "one row a class, in the order of the labels",
     "arms.*.per_class.class": "name",

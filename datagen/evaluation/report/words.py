@@ -25,6 +25,7 @@ ARMS: Mapping[str, str] = {
 }
 """arms as they are named in drawings and tables"""
 KINDS: Mapping[str, str] = {"helps": "They help", "none_seen": "No difference seen", "harms": "They harm", "unclear": "Not to be told yet"}
+SOFT_LABELS = "half the class, half the probabilities that the generator's filter gave"
 POLICIES: Mapping[str, str] = {
     "none": "repeated as they are",
     "geometric": "shifted, scaled and turned a little",
@@ -175,12 +176,12 @@ def _labels(context: Context, planned: Plan, name: str, *, apart: bool) -> list[
     """Return by which labels a set's images are learnt, with the figures where validation decided; `apart` where the filter learnt from none of it."""
     choice, made = context.choice, f"Synthetic images{f' of {name}' if name else ''}"
     if context.synthetic.soft is not None:
-        return [f"{made} are learnt by the probabilities that the generator's filter gave them (--labels soft), real ones by their labels."]
+        return [f"{made} are learnt by soft labels ({SOFT_LABELS}; --labels soft), real ones by their labels."]
     scores = choice.scores.get("labels")
     if not scores:
         return []
     soft, steps = choice.labels == SOFT, max(1, planned.settings.steps // SHORTER)
-    hint = " datagen.ShardDataset(SHARDS).soft() gives the probabilities." if soft else ""
+    hint = " datagen.ShardDataset(SHARDS).soft() gives them." if soft else ""
     unsure = (
         ""
         if apart
@@ -190,9 +191,9 @@ def _labels(context: Context, planned: Plan, name: str, *, apart: bool) -> list[
         )
     )
     return [
-        f"{made} alone are learnt by {'the probabilities that the generator’s filter gave them' if soft else 'their class labels'}: after {steps:,} steps "
+        f"{made} alone are learnt by {'soft labels' if soft else 'their class labels'}: after {steps:,} steps "
         f"{100 * scores[HARD]:.1f} % of the {choice.validated:,} images of the validation part were named right by class labels, {100 * scores[SOFT]:.1f} % by "
-        f"probabilities, which are taken where they are better by more than a standard error. "
+        f"soft ones ({SOFT_LABELS}), which are taken where they are better by more than a standard error. "
         f"The filter is a recogniser trained on real training images.{unsure} "
         f"Beside real images synthetic ones are learnt by their class labels (--labels).{hint}"
     ]
