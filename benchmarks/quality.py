@@ -5,9 +5,9 @@
 
 DATA holds NAME/train/CLASS/FILE and NAME/test/CLASS/FILE (digits are made). A cell is one fit by `--budget`, as many synthetic images
 as there are real ones, shared out alike, and the judge of `datagen evaluate` trained on them alone, tested on all unseen test images; as there,
-their labels or soft ones (half label, half the filter's probabilities), whichever does better on the run's select part after a third of the steps. The classics
-are as tutorials leave them: no filter, no chosen spread, labels alone; what soft labels would make of them is kept, too. Accuracies of real images
-are kept by set, judge and code.
+their labels or soft ones (half label, half the filter's probabilities), soft unless labels do better on the run's select part after a third of the
+steps. The classics are as tutorials leave them: no filter, no chosen spread, labels alone; what soft labels would make of them is kept, too.
+Accuracies of real images are kept by set, judge and code.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def relabelled(options: argparse.Namespace, name: str, family: str, seed: int) -
     third = dataclasses.replace(bar, steps=max(1, bar.steps // 3))
     right = {kind: judged(images, select, third, images=len(train[1]), repeats=1)[0] for kind, images in made.items()}
     accuracy = judged(made["soft"], test, bar, images=len(train[1]), repeats=1)
-    chosen = "soft" if choose.clearly(right["soft"], right["hard"], len(select[1])) else "hard"
+    chosen = "hard" if choose.clearly(right["hard"], right["soft"], len(select[1])) else "soft"
     row = {"set": name, "family": family, "seed": seed, "select": right, "images": len(select[1]), "chosen": chosen, "soft": accuracy}
     return row | {"date": time.strftime("%Y-%m-%d")}
 

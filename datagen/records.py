@@ -145,7 +145,7 @@ class Recipe(BaseModel):
     quick: bool = setting(JUDGE, "three repeats, a fifth of the steps (200 at least), nothing chosen; for a first look", False)
     full: bool = setting(JUDGE, "also sweep ratio and amount of synthetic images, and repeat the learning curve", False)
     labels: Literal["auto", "hard", "soft"] = setting(
-        JUDGE, "soft: half the class, half the shards' probabilities; auto: for synthetic images alone whichever does better on validation", "auto"
+        JUDGE, "soft: half the class, half the shards' probabilities; auto: soft for synthetic images alone, unless labels do better on validation", "auto"
     )
     focus: str | None = setting(JUDGE, "a class whose recall at equal false alarms is judged, and whether blur is its shortcut")
     replicates: bool = setting(JUDGE, "several SHARDS are fits of one recipe: judge them as one set, each repeat takes the next", False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from test_evaluation import _no_timing, call, fitted, folders
 from datagen.cli.evaluate import summary
 from datagen.errors import FailedUnder, InputError, UsageError
 from datagen.evaluation import arms, choose, inputs, plan
+from datagen.evaluation import soft as soft_labels
 from datagen.evaluation.arms import Arm, Labelled, Trial
 from datagen.evaluation.choose import Choice
 from datagen.progress import Progress
@@ -27,18 +29,20 @@ LONGER = {"quick": False, "steps": 60, "repeats": 1, "judge_learning_rate": 0.05
 
 
 def given(monkeypatch: pytest.MonkeyPatch, *, right: str, classes: int = 3, only: str = "") -> None:
-    """Let the set have labels and probabilities of which one kind is right, the other drawn at random."""
+    """Let the set have right labels and probabilities of the next class, which outweigh them, or right probabilities and labels drawn at random."""
     real_load = inputs.load
 
     def load(path: Path, **options: Any) -> Loaded:
-        found, rng = real_load(path, **options), np.random.default_rng(0)
+        found = real_load(path, **options)
         if only not in str(path):
             return found
-        drawn = rng.permutation(found.labels)
-        hard, soft = (found.labels, drawn) if right == "hard" else (drawn, found.labels)
-        return dataclasses.replace(found, labels=hard, probabilities=(0.8 * np.eye(classes)[soft] + 0.2 / classes).astype(np.float16))
+        drawn = np.random.default_rng(0).permutation(found.labels)
+        hard, soft = (found.labels, (found.labels + 1) % classes) if right == "hard" else (drawn, found.labels)
+        return dataclasses.replace(found, labels=hard, probabilities=(0.9 * np.eye(classes)[soft] + 0.1 / classes).astype(np.float16))
 
     monkeypatch.setattr(inputs, "load", load)
+    if right == "hard":
+        monkeypatch.setattr(soft_labels, "labels_between", functools.partial(soft_labels.labels_between, weight=0.9))
 
 
 @pytest.mark.parametrize("right", ["hard", "soft"])
@@ -104,9 +108,16 @@ def test_sets_are_decided_one_by_one() -> None:
     asked.clear()
     whole = dataclasses.replace(trial, parts={**trial.parts, f"{arms.PROBABILITIES}a": None})  # type: ignore[dict-item]
     assert choose.labels(whole, ("",), train) == {"": {"hard": 0.5, "soft": 1.0}} and [arm.set for arm in asked] == ["a", "b", "a", "b"]
-    for soft, images, wanted in ((0.5, 100, "hard"), (0.54, 100, "hard"), (0.56, 100, "soft"), (0.54, 400, "soft")):
-        found = Choice(0.1).labelled({"hard": 0.5, "soft": soft}, images)
-        assert (found.labels, found.validated) == (wanted, images), "labels stay unless probabilities are better by more than chance"
+    for hard, soft, images, wanted in (
+        (0.5, 0.5, 100, "soft"),
+        (0.54, 0.5, 100, "soft"),
+        (0.56, 0.5, 100, "hard"),
+        (0.54, 0.5, 400, "hard"),
+        (1.0, 94 / 95, 95, "soft"),
+        (1.0, 93 / 95, 95, "hard"),
+    ):
+        found = Choice(0.1).labelled({"hard": hard, "soft": soft}, images)
+        assert (found.labels, found.validated) == (wanted, images), "soft labels, unless class labels are better by more than chance"
 
 
 def test_two_sets_say_their_own_labels(folders: dict[str, Path], make_folder: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,9 +61,9 @@ class Choice:
     validated: int = 0
 
     def labelled(self, scores: Mapping[str, float], images: int) -> Choice:
-        """Return the choice with soft labels for synthetic images alone where these did better by more than a standard error of so many images."""
-        better = clearly(scores[SOFT], scores[HARD], images)
-        return dataclasses.replace(self, labels=SOFT if better else HARD, scores={**self.scores, "labels": dict(scores)}, validated=images)
+        """Return the choice with soft labels for synthetic images alone, unless class labels did better by more than a standard error of so many images."""
+        better = clearly(scores[HARD], scores[SOFT], images)
+        return dataclasses.replace(self, labels=HARD if better else SOFT, scores={**self.scores, "labels": dict(scores)}, validated=images)
 
 
 def runs(recogniser: str, *, given_rate: bool, unbalanced: bool, folds: int = 1) -> int:
@@ -193,8 +193,8 @@ def _mirrored(ways: Mapping[str, _Tried], usual: str, images: int) -> str:
 
 
 def clearly(other: float, usual: float, images: int) -> bool:
-    """Whether an accuracy, 0 to 1, on so many images lies above another by more than that one's standard error."""
-    return other > usual + math.sqrt(max(usual * (1 - usual), 0.25 / images) / images)
+    """Whether an accuracy, 0 to 1, on so many images lies above another by more than that one's standard error; a single image decides nothing."""
+    return other > usual + math.sqrt(max(usual * (1 - usual), 2 / images) / images)
 
 
 def _score(tried: _Tried) -> tuple[float, float]:

@@ -193,7 +193,7 @@ def _labels(context: Context, planned: Plan, name: str, *, apart: bool) -> list[
     return [
         f"{made} alone are learnt by {'soft labels' if soft else 'their class labels'}: after {steps:,} steps "
         f"{100 * scores[HARD]:.1f} % of the {choice.validated:,} images of the validation part were named right by class labels, {100 * scores[SOFT]:.1f} % by "
-        f"soft ones ({SOFT_LABELS}), which are taken where they are better by more than a standard error. "
+        f"soft ones ({SOFT_LABELS}), which are taken unless class labels are better by more than a standard error. "
         f"The filter is a recogniser trained on real training images.{unsure} "
         f"Beside real images synthetic ones are learnt by their class labels (--labels).{hint}"
     ]
