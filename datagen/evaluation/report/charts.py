@@ -10,6 +10,9 @@ from markupsafe import Markup
 
 from datagen.pages.svg import Axis, bar, drawing, element, percent, rule, words
 
+CROWDED = 5
+"""numbers of a scale, above which every second one is left out in a narrow window"""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -38,8 +41,9 @@ def intervals(rows: Sequence[Row], label: str) -> Markup:
     head = 16 if any(r.base for r in rows) else 0
     bottom = head + row * len(rows) + 4
     parts: list[Markup] = []
-    for tick in axis.ticks():
-        parts += [rule(axis.place(tick), head, bottom, "grid"), words(axis.named(tick), axis.place(tick), bottom + 18, "tick")]
+    for index, tick in enumerate(ticks := axis.ticks()):
+        kind = "tick spare" if index % 2 and len(ticks) > CROWDED else "tick"
+        parts += [rule(axis.place(tick), head, bottom, "grid"), words(axis.named(tick), axis.place(tick), bottom + 18, kind)]
     for each in rows:
         if each.base:
             parts += [rule(axis.place(each.mean), head, bottom, "beat"), words("to beat", axis.place(each.mean), 11, "tick")]
