@@ -37,6 +37,7 @@ class Hashed:
         if dead and int(dead) == label and not os.path.exists(os.environ["RULE_DIED"]):
             if os.environ.get("RULE_DIES_ONCE"):
                 open(os.environ["RULE_DIED"], "w").close()
+                open(os.environ.get("RULE_LEAVES", os.devnull), "w").close()
             time.sleep(3600 if os.environ.get("RULE_HANGS") else 0)
             os.kill(os.getpid(), signal.SIGKILL)
         channels, height, width = self.shape

@@ -132,6 +132,7 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("RULE_DIES_AT", "2")
     monkeypatch.setenv("RULE_DIES_ONCE", "1")
     monkeypatch.setenv("RULE_DIED", str(tmp_path / "died"))
+    monkeypatch.setenv("RULE_LEAVES", str(tmp_path / "out/data" / f"{storage.TEMPORARY}half"))
     monkeypatch.setattr("datagen.synthesis.forecast.require", lambda *arguments: None)
     make(rule, tmp_path / "out", workers=2)
     assert (tmp_path / "died").exists()

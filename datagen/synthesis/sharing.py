@@ -61,8 +61,9 @@ def _refuse_ranks(side: Path) -> None:
 
 @contextlib.contextmanager
 def finishing(out: Place, rank: tuple[int, int]) -> Iterator[None]:
-    """Let one rank at a time write what comes last, once every shard is there; clears what killed ranks left half-written."""
+    """Let one rank at a time write what comes last, once every shard is there; clears what killed workers and ranks left half-written."""
     if rank[1] == 1 or out.folder is None:
+        out.sweep()
         yield
         return
     with holding.lock(out.folder, wait=WAIT):
