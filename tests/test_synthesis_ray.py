@@ -82,6 +82,13 @@ def test_a_generator_on_two_nodes(cluster: Any, tmp_path: Path) -> None:
     assert synthetic.tree(tmp_path / "ray") == synthetic.tree(tmp_path / "one")
 
 
+def test_a_cluster_that_nobody_named_is_left_alone(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS")
+    rule = synthetic.rule(tmp_path)
+    value = datagen.synthesize(rule, tmp_path / "ray", engine="ray", workers=1, **ASKED)
+    assert value["complete"] and value["images"] == 500 and cluster.list_all_nodes()
+
+
 def test_sigterm_stops_as_everywhere_and_nothing_but_the_result_is_on_stdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rule, out = synthetic.rule(tmp_path), tmp_path / "out"
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]))

@@ -85,6 +85,7 @@ class Ray:
 def _joined(processors: int) -> Iterator[None]:
     """Be part of a cluster within the block: the one this process has joined before, that of RAY_ADDRESS, or an own one of so many processors.
 
+    One that happens to run on this machine, which Ray would join unasked, is somebody else's.
     Ray takes SIGTERM for itself when it starts; here it stays a wish to stop between two shards.
     """
     if ray.is_initialized():
@@ -95,7 +96,7 @@ def _joined(processors: int) -> Iterator[None]:
     try:
         if address:
             _knock(address)
-        ray.init(address=address, **({} if address else {"num_cpus": processors}), **QUIET)
+        ray.init(**({"address": address} if address else {"address": "local", "num_cpus": processors}), **QUIET)
     except (RayError, OSError, RuntimeError, ValueError) as error:
         what = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise ResourceError(f"Ray cannot be reached ({what})", where="--engine ray", hint="is RAY_ADDRESS that of a running cluster?") from error
