@@ -1,4 +1,4 @@
-"""What this machine offers: the processors this process may use, the device that computes, and the cache folder."""
+"""What this machine offers: the processors this process may use, and the device that computes."""
 
 from __future__ import annotations
 
@@ -94,12 +94,3 @@ def keep_memory() -> None:
             library = ctypes.CDLL(None)
             for parameter, value in KEPT.items():
                 library.mallopt(parameter, value)
-
-
-def cache_folder() -> Path:
-    """Return the folder of everything that can be made anew: $DATAGEN_CACHE, else the user's own cache folder."""
-    if given := os.environ.get("DATAGEN_CACHE"):
-        return Path(given)
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("datagen", appauthor=False))

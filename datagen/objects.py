@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from datagen import machine, storage
+from datagen import caching, storage
 from datagen.errors import ArtefactError, DatagenError, OutputError, ResourceError
 
 T = TypeVar("T")
@@ -224,7 +224,7 @@ class Store:
     @contextlib.contextmanager
     def fetched(self, name: str) -> Iterator[Path]:
         """Yield a copy of an object below the cache folder that is deleted after the block; raises as `read`."""
-        folder = storage.make_folder(machine.cache_folder() / "objects")
+        folder = storage.make_folder(caching.cache_folder() / "objects")
         found = self._head(name)
         with storage.scratch(folder / "copy") as path:
             if found is not None:

@@ -13,7 +13,7 @@ from PIL import Image
 from test_sources_look import count_decodes
 from test_sources_scan import parquet_of, plant, save
 
-from datagen import machine, storage
+from datagen import caching, storage
 from datagen.errors import InputError, OutputError
 from datagen.progress import Progress
 from datagen.records import Dataset, Recipe
@@ -67,7 +67,7 @@ def test_the_second_time_nothing_is_decoded_whatever_the_files_are_called(tmp_pa
 
 
 def cached() -> Path:
-    (file,) = (machine.cache_folder() / "pixels").glob("*.u8")
+    (file,) = (caching.cache_folder() / "pixels").glob("*.u8")
     return file
 
 
@@ -111,7 +111,7 @@ def test_a_copied_cache_is_checked_once_and_used(tmp_path: Path, monkeypatch: py
     opened = count_decodes(monkeypatch)
     content = cached().read_bytes()
     cached().unlink()
-    cached_again = machine.cache_folder() / "pixels"
+    cached_again = caching.cache_folder() / "pixels"
     (seal,) = cached_again.glob("*.json")
     seal.with_suffix(".u8").write_bytes(content)
     hashed: list[object] = []
@@ -140,7 +140,7 @@ def test_files_that_change_after_the_scan_are_refused(tmp_path: Path, how: str) 
     with pytest.raises(InputError) as caught:
         pixels(found, SHAPE, R)
     assert caught.value.where == "b/3.png" and "scan" in caught.value.line()
-    assert list((machine.cache_folder() / "pixels").iterdir()) == []
+    assert list((caching.cache_folder() / "pixels").iterdir()) == []
 
 
 @pytest.mark.usefixtures("own_cache")
@@ -163,7 +163,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OutputError, match="No space left"):
         pixels(found, SHAPE, R)
     monkeypatch.setattr(storage, "hook", None)
-    folder = machine.cache_folder() / "pixels"
+    folder = caching.cache_folder() / "pixels"
     assert list(folder.iterdir()) == []
     killed, writing = (folder / f"{storage.TEMPORARY}{name}" for name in ("killed", "writing"))
     for path in (killed, writing):

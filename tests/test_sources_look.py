@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from test_sources_scan import plant, save, scanned
 
-from datagen import machine
+from datagen import caching
 from datagen.progress import Progress
 from datagen.records import Recipe
 from datagen.sources import decode, origin
@@ -52,7 +52,7 @@ def test_a_damaged_memory_of_the_scan_is_not_believed(tmp_path: Path, monkeypatc
     root = plant(tmp_path / "r", {"a": 5, "b": 5})
     first = scanned(root)
     opened = count_decodes(monkeypatch)
-    for kept in (machine.cache_folder() / "scans").glob("*.bin"):
+    for kept in (caching.cache_folder() / "scans").glob("*.bin"):
         content = bytearray(kept.read_bytes())
         content[len(content) // 2] ^= 1
         kept.write_bytes(content)

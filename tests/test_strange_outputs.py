@@ -14,7 +14,7 @@ from strange import CANARY, Strange, corpus, polyglots
 from test_evaluation import SMALL, _no_timing
 
 import datagen
-from datagen import machine
+from datagen import caching
 from datagen.cli.app import run
 from datagen.errors import InputError
 from datagen.evaluation.run import evaluate
@@ -115,7 +115,7 @@ def test_pages_pictures_and_caches_hold_pixels_alone(tmp_path: Path, capsys: pyt
     assert CANARY.decode() not in capsys.readouterr().out
     with Image.open(tmp_path / "out/grid.png") as shown:
         assert shown.size[0] > 16
-    clean(tmp_path / "out", machine.cache_folder())
+    clean(tmp_path / "out", caching.cache_folder())
 
 
 @pytest.mark.slow
@@ -126,7 +126,7 @@ def test_the_report_of_an_evaluation_holds_pixels_alone(tmp_path: Path) -> None:
             path.write_bytes(each.content)
     evaluate(made, real=real, test=unseen, out=tmp_path / "report", recipe=Recipe(**{**SMALL, "on_conflict": "drop"}), progress=Progress(quiet=True))
     assert (tmp_path / "report/report.html").is_file()
-    clean(tmp_path / "report", machine.cache_folder())
+    clean(tmp_path / "report", caching.cache_folder())
 
 
 @pytest.mark.slow
@@ -135,7 +135,7 @@ def test_a_run_and_its_shards_hold_pixels_alone(tmp_path: Path) -> None:
     settings = {"images": 400, "threads": 1, "device": "cpu", "size": "16"}
     datagen.fit(real, tmp_path / "run", **settings)
     datagen.synthesize(tmp_path / "run", tmp_path / "shards", per_class=4, min_confidence=0.0, workers=1)
-    clean(tmp_path / "run", tmp_path / "shards", machine.cache_folder())
+    clean(tmp_path / "run", tmp_path / "shards", caching.cache_folder())
 
 
 @pytest.mark.parametrize("each", [each for each in polyglots() if without_tail(each.content) != each.content], ids=lambda each: each.name)

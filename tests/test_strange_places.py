@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from made_files import noise, png
 
-from datagen import machine
+from datagen import caching
 from datagen.errors import InputError
 from datagen.records import Dataset, Recipe
 from datagen.sources import cache, origin
@@ -94,7 +94,7 @@ def check_place(name: str, tmp_path: Path) -> None:
     assert len(found) == 60
     told = [entry for entry in found.problems if "/x" in entry["file"] and entry["kind"] == "skip"]
     assert bool(told) == bool(says) and all(says in entry["problem"] and entry["remedy"] for entry in told)
-    strange = {path for path in seen.opened if not path.startswith((str(root), str(machine.cache_folder()), *audit.TRUSTED)) and not path.isdigit()}
+    strange = {path for path in seen.opened if not path.startswith((str(root), str(caching.cache_folder()), *audit.TRUSTED)) and not path.isdigit()}
     assert not strange and not seen.events
     assert not [path for path in seen.opened if os.path.basename(path) == "x.png" and name != "a second link to an image"]
 
@@ -161,7 +161,7 @@ def test_a_file_that_fails(kind: str, moment: str, tmp_path: Path, monkeypatch: 
             halfway(found, root, recipe, kind, monkeypatch)
     assert caught.value.code == 3 and SICK in caught.value.line() and caught.value.hint
     assert TOLD[kind] in caught.value.what
-    assert not list((machine.cache_folder() / "pixels").glob(".tmp*")), "nothing half made stays"
+    assert not list((caching.cache_folder() / "pixels").glob(".tmp*")), "nothing half made stays"
 
 
 def at_scan(root: Path, recipe: Recipe, kind: str, monkeypatch: Patch) -> None:

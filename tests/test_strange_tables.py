@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_files import noise, png
 
-from datagen import machine
+from datagen import caching
 from datagen.cli.app import run
 from datagen.errors import DatagenError, InputError
 from datagen.evaluation import inputs
@@ -156,7 +156,7 @@ def check_attack(name: str, tmp_path: Path) -> None:
         scan(file, Recipe(threads=1), report=tmp_path / "scan.json")
     assert caught.value.code == 3 and "line 6 " in caught.value.what and caught.value.hint and len(caught.value.line()) <= 300
     assert "line 6 " in json.loads((tmp_path / "scan.json").read_text())["errors"][0]
-    allowed = (str(root), str(machine.cache_folder()), str(tmp_path / "scan.json"), str(tmp_path / ".tmp-"), *audit.TRUSTED)
+    allowed = (str(root), str(caching.cache_folder()), str(tmp_path / "scan.json"), str(tmp_path / ".tmp-"), *audit.TRUSTED)
     outside = [path for path in seen.opened if not path.startswith(allowed) and not path.isdigit() and path != str(tmp_path)]
     assert not outside and not seen.events
     assert not [path for path in seen.opened if os.path.basename(path) in {"secret.png", "link.png", "chain.png", "pipe.png"}]

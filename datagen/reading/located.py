@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from datagen import holding, machine, seeds, storage, untrusted
+from datagen import caching, holding, seeds, storage, untrusted
 from datagen.errors import ArtefactError, InputError, OutputError, UsageError
 from datagen.formats.folder import Folder
 from datagen.formats.names import class_folders
@@ -224,17 +224,19 @@ def _whole(root: Path, note: ShardNote) -> Path:
 def _packed(found: ShardSet, root: Path) -> Located:
     """Unpack the images of one-file shards, once, into one file below the cache folder that every process reads in place."""
     key = seeds.digest("pack", PACK, *(note.sha256 for note in found.notes)).hex()[:32]
-    folder = machine.cache_folder() / "shards" / key
+    folder = caching.cache_folder() / "shards" / key
     index = _index(folder, found.images)
     if index is None:
         with holding.lock(storage.make_folder(folder), wait=PATIENCE):
             if _index(folder, found.images) is None:
                 storage.sweep(folder)
+                caching.forget("shards")
                 _pack(found, root, folder)
         index = _index(folder, found.images)
     elif any(name.startswith(storage.TEMPORARY) for name in os.listdir(folder)):
         with contextlib.suppress(OutputError), holding.lock(folder):
             storage.sweep(folder)
+    storage.used(folder)
     if index is None:
         raise ArtefactError("holds other numbers of images than its notes say", where=root)
     lengths = np.diff(index[:, 1])

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from datagen import holding, machine, storage
+from datagen import caching, holding, storage
 from datagen.errors import ArtefactError, UsageError
 from datagen.reading.manifest import ShardSet
 from datagen.reading.verify import whole
@@ -43,7 +43,7 @@ class Remote:
         self.root, self.classes, self.shards = str(found.place), found.classes, len(found.notes)
         self._found, self._bound = found, cache_bytes
         self._ends = np.cumsum([sum(note.rows.values()) for note in found.notes], dtype=np.int64)
-        self._folder = machine.cache_folder() / "objects"
+        self._folder = caching.cache_folder() / "objects"
         self._indices: dict[int, np.ndarray] = {}
         self._used: dict[int, float] = {}
 

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import PIL
 
-from datagen import machine, seeds, storage
+from datagen import caching, seeds, storage
 from datagen.errors import ArtefactError, InputError, OutputError
 from datagen.progress import Progress
 from datagen.records import SCHEMA, Dataset, Recipe
@@ -40,7 +40,7 @@ def pixels(dataset: Dataset, shape: tuple[int, int, int], recipe: Recipe, *, pro
     """
     channels, height, width = shape
     key = seeds.digest(dataset.digests.tobytes(), *shape, recipe.resize, VERSION, PIL.__version__).hex()[:40]
-    file = machine.cache_folder() / "pixels" / f"{key}.u8"
+    file = caching.cache_folder() / "pixels" / f"{key}.u8"
     rows = (len(dataset), height, width, channels)
     if not _intact(file, rows):
         _make(file, dataset, shape, recipe, progress or Progress(quiet=True))
@@ -64,6 +64,7 @@ def _intact(file: Path, rows: tuple[int, ...]) -> bool:
         if not isinstance(seal, dict) or stamp[0] != int(np.prod(rows, dtype=object)) or seal.get("schema") != SCHEMA:
             return False
         if seal.get("stamp") == stamp:
+            storage.used(_seal(file))
             return True
         if seal.get("sha256") != storage.hash_file(file):
             return False
@@ -82,6 +83,7 @@ def _make(file: Path, dataset: Dataset, shape: tuple[int, int, int], recipe: Rec
     if need + _SPARE > free:
         hint = "free some space, set DATAGEN_CACHE to another disk, or give a smaller --size"
         raise OutputError(f"the decoded images need {need:,} bytes, {free:,} are free", where=file.parent, hint=hint)
+    caching.forget("pixels")
     storage.remove(_seal(file))
     with progress.stage("pixels", len(dataset)):
 

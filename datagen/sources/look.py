@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import PIL
 
-from datagen import machine, seeds, storage
+from datagen import caching, seeds, storage
 from datagen.errors import InputError, OutputError
 from datagen.progress import Progress
 from datagen.sources import decode, origin
@@ -91,7 +91,7 @@ def look(listing: Listing, progress: Progress, *, max_pixels: int, threads: int,
     """
     base, paths = listing.base, listing.paths
     looks, stamps = Looks.blank(len(paths)), _stamps(base, paths)
-    kept = machine.cache_folder() / "scans" / f"{seeds.digest(listing.root, base, max_pixels, decode.VERSION, PIL.__version__).hex()[:32]}.bin"
+    kept = caching.cache_folder() / "scans" / f"{seeds.digest(listing.root, base, max_pixels, decode.VERSION, PIL.__version__).hex()[:32]}.bin"
     known = np.zeros(len(paths), bool) if anew else _recall(kept, paths, stamps, looks)
     missing = np.flatnonzero(~known)
     progress.advance(int(known.sum()))
@@ -136,6 +136,7 @@ def _remember(kept: Path, paths: Sequence[str], stamps: np.ndarray, looks: Looks
     body = buffer.getvalue()
     try:
         storage.make_folder(kept.parent)
+        caching.forget("scans")
         storage.replace(kept, _MARK + hashlib.sha256(body).digest() + body)
     except OutputError as error:
         return f"the scan could not be remembered and will be made again ({error})"
@@ -152,6 +153,7 @@ def _recall(kept: Path, paths: Sequence[str], stamps: np.ndarray, looks: Looks) 
     body = memoryview(raw)[len(_MARK) + 32 :]
     if raw[: len(_MARK)] != _MARK or hashlib.sha256(body).digest() != raw[len(_MARK) : len(_MARK) + 32]:
         return known
+    storage.used(kept)
     with np.load(io.BytesIO(body), allow_pickle=False) as old:
         names = {os.fsdecode(n): i for i, n in enumerate(old["names"].tobytes().split(b"\0"))}
         rows = np.array([names.get(path, -1) for path in paths], np.int64)
