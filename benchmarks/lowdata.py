@@ -43,9 +43,10 @@ def measure(name: str, count: int, number: int, options: argparse.Namespace) -> 
     size = [part for part in SETS[name] if part == "--size" or part.isdigit()]
     datagen("fit", str(train), "--out", run, "--budget", options.budget, "--holdout", "0", *size)
     datagen("synthesize", run, "--per-class", str(options.made), "--out", shards)
-    found = datagen("evaluate", shards, "--labels", "hard", "--real", str(train), "--test", test, "--out", report)
+    found = datagen("evaluate", shards, "--run", run, "--test", test, "--labels", options.labels, "--out", report)
     base = found["verdict"]["base"]
     row = {"set": name, "count": count, "draw": number, "budget": options.budget, "base": base, "policy": found["chosen"]["policy"]}
+    row |= {"labels": found["arms"]["synthetic"].get("labels", "hard")}
     row |= {"arms": {arm: value["accuracy"] for arm, value in found["arms"].items()}, "repeats": found["measured"]["repeats"]}
     gains = {f"both-{arm}": {end: found["differences"][f"both-{arm}"][end] for end in ("mean", "low", "high")} for arm in ("real", "classical")}
     best = {end: found["differences"][f"both-{base}"][end] for end in ("mean", "low", "high")}
@@ -61,11 +62,12 @@ def table(rows: list[dict]) -> str:
         "unseen test images of the set. The arm to beat is the better of real and real + classically augmented copies on validation.",
         "Made by `python benchmarks/lowdata.py DATA WORK`.",
         "",
-        "| set | images a class | draw | fit | real | classical | synthetic | both | to beat | both - to beat (95 % interval) | minutes |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| set | images a class | draw | fit | real | classical | synthetic | by labels | both | to beat | both - to beat (95 % interval) | minutes |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in sorted(rows, key=lambda r: (r["set"], r["count"], r["draw"])):
         means = [f"{100 * r['arms'][arm]['mean']:.1f}" for arm in ("real", "classical", "synthetic", "both")]
+        means.insert(3, r.get("labels", "hard"))
         gain = f"{100 * r['gain']['mean']:+.1f} ({100 * r['gain']['low']:+.1f} to {100 * r['gain']['high']:+.1f})"
         beat = r["base"] + (f" ({r['policy']})" if r["base"] == "classical" else "")
         lines.append("| " + " | ".join([r["set"], str(r["count"]), str(r["draw"]), r["budget"], *means, beat, gain, str(r["minutes"])]) + " |")
@@ -82,6 +84,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=2, help="of each cell (2)")
     parser.add_argument("--budget", default="1m", help="of each fit (1m)")
     parser.add_argument("--made", type=int, default=500, help="synthetic images a class (500)")
+    parser.add_argument("--labels", default="auto", help="of the synthetic images, as evaluate takes them (auto)")
     parser.add_argument("--out", type=Path, help="write the table here")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
