@@ -60,15 +60,22 @@ def batches(file: Path) -> Iterator[pa.RecordBatch]:
         sizes = [found.metadata.row_group(group).total_byte_size for group in range(found.metadata.num_row_groups)]
         if max(sizes, default=0) > LARGEST_GROUP:
             raise ArtefactError(f"has row groups above {LARGEST_GROUP:,} bytes", where=file)
+        for group in range(len(sizes)):
+            _open_columns(found, group)
         if repeated := _repeated(found.metadata):
             raise ArtefactError(f"stores column {repeated!r} as references to a few values, which ours never are", where=file)
         yield from found.iter_batches(READ_ROWS, use_threads=False)
 
 
+def _open_columns(found: pq.ParquetFile, group: int) -> None:
+    """Read the first row, so that Arrow says what is wrong with the columns' metadata: where it is asked for these themselves, that ends the process."""
+    next(found.iter_batches(1, row_groups=[group], use_threads=False), None)
+
+
 def _repeated(metadata: pq.FileMetaData) -> str:
     """Return the name of a column that a few bytes can make large, as one value may stand for many rows; "" where there is none."""
     groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-    chunks = [group.column(number) for group in groups for number in range(group.num_columns)]
+    chunks = [group.column(number) for group in groups for number in range(metadata.num_columns)]
     return next((chunk.path_in_schema for chunk in chunks if chunk.has_dictionary_page and chunk.path_in_schema not in DICTIONARIES), "")
 
 
