@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 import time
 from pathlib import Path
@@ -13,6 +14,8 @@ from datagen.errors import OutputError
 
 MONTH = 30 * 86400.0
 """seconds without use after which an entry is deleted"""
+OWN = re.compile(r"[0-9a-f]{32}(?:[0-9a-f]{8})?")
+"""names of entries, which are digests; what else lies in the cache folder, which somebody may have put anywhere, is not ours"""
 
 
 def cache_folder() -> Path:
@@ -27,7 +30,7 @@ def cache_folder() -> Path:
 def forget(kind: str) -> int:
     """Delete the entries of one kind that nobody used for a month, so that copies of images do not outlive their use by years.
 
-    An entry is a folder, or the files of one name whatever their suffixes; `storage.used` marks it, or any file of it, as used.
+    An entry is a folder, or the files of one name whatever their suffixes, the name being a digest; `storage.used` marks it, or any file of it, as used.
 
     Args:
         kind: inner folder of the cache folder; it need not be there.
@@ -39,7 +42,7 @@ def forget(kind: str) -> int:
     paths: dict[str, list[Path]] = {}
     for path in sorted((cache_folder() / kind).glob("*")):
         name = path.name.partition(".")[0]
-        if name:
+        if OWN.fullmatch(name):
             paths.setdefault(name, []).append(path)
             latest[name] = max(latest.get(name, 0.0), *map(_used_at, [path, *path.glob("*")]))
     old = [name for name in paths if time.time() - latest[name] > MONTH]

@@ -18,6 +18,7 @@ from datagen.sources.cache import pixels
 from datagen.sources.scan import scan
 
 R = Recipe()
+NEW, OLD, HALF, SINGLE, PACK, READ, MARKED = (f"{number:032x}" for number in range(7))
 
 
 @pytest.fixture
@@ -41,29 +42,39 @@ def aged(path: Path, days: float) -> None:
 
 def test_entries_leave_after_a_month_without_use(folder: Path) -> None:
     kind = folder / "things"
-    for name, days in {"new.u8": 1, "old.u8": 31, "old.json": 40, "half.u8": 31, "half.json": 29, ".tmp-x": 99, "single.bin": 31}.items():
+    files = {NEW + ".u8": 1, OLD + ".u8": 31, OLD + ".json": 40, HALF + ".u8": 31, HALF + ".json": 29, ".tmp-x": 99, SINGLE + "01234567.bin": 31}
+    for name, days in files.items():
         aged(kept(kind / name), days)
-    for name, days in {"pack": 31, "read": 31, "marked": 31}.items():
+    for name in (PACK, READ, MARKED):
         kept(kind / name / "images.bin")
-        aged(kind / name, days)
-    os.utime(kind / "read/images.bin", (time.time(), 0))
-    storage.used(kind / "marked")
+        aged(kind / name, 31)
+    os.utime(kind / READ / "images.bin", (time.time(), 0))
+    storage.used(kind / MARKED)
     assert caching.forget("things") == 3
-    assert sorted(path.name for path in kind.iterdir()) == [".tmp-x", "half.json", "half.u8", "marked", "new.u8", "read"]
+    assert {path.name for path in kind.iterdir()} == {NEW + ".u8", HALF + ".u8", HALF + ".json", ".tmp-x", READ, MARKED}
     assert caching.forget("things") == caching.forget("nothing there") == 0
 
 
+@pytest.mark.parametrize("name", ["cats", "cats.tar", "2024", "f" * 31, "F" * 32, "e" * 33, "a" * 64])
+def test_what_somebody_else_put_there_stays(folder: Path, name: str) -> None:
+    """DATAGEN_CACHE may be a folder whose `shards/` is somebody's own."""
+    aged(kept(folder / "shards" / name), 999)
+    aged(kept(folder / "shards" / f"my {name}" / "1.png").parent, 999)
+    assert caching.forget("shards") == 0
+    assert len([path for path in (folder / "shards").rglob("*") if path.is_file()]) == 2
+
+
 def test_what_cannot_be_deleted_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("a.u8", "b.u8"):
-        aged(kept(folder / "things" / name), 31)
+    for name in (OLD, NEW):
+        aged(kept(folder / "things" / f"{name}.u8"), 31)
 
     def refused(path: Path) -> None:
-        if path.name == "a.u8":
+        if path.stem == OLD:
             raise OutputError("cannot be deleted", where=path)
         path.unlink()
 
     monkeypatch.setattr(storage, "remove", refused)
-    assert caching.forget("things") == 1 and (folder / "things/a.u8").exists()
+    assert caching.forget("things") == 1 and (folder / "things" / f"{OLD}.u8").exists()
 
 
 def test_pixels_and_scans_nobody_uses_make_room_for_new_ones(folder: Path, tmp_path: Path) -> None:
