@@ -9,13 +9,15 @@ import stat
 import time
 from pathlib import Path
 
-from datagen import storage
+from datagen import seeds, storage
 from datagen.errors import OutputError
 
 MONTH = 30 * 86400.0
 """seconds without use after which an entry is deleted"""
-OWN = re.compile(r"[0-9a-f]{32}(?:[0-9a-f]{8})?")
-"""names of entries, which are digests; what else lies in the cache folder, which somebody may have put anywhere, is not ours"""
+DIGITS = 32
+"""hex digits of an entry's name"""
+OWN = re.compile(rf"[0-9a-f]{{{DIGITS}}}(?:[0-9a-f]{{8}})?")
+"""names of entries (40 digits are those of earlier pixels); what else lies in the cache folder, which may be any folder, is not ours"""
 
 
 def cache_folder() -> Path:
@@ -25,6 +27,11 @@ def cache_folder() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("datagen", appauthor=False))
+
+
+def entry(kind: str, *parts: object) -> Path:
+    """Return the path, without a suffix, of the entry that is made from these parts; its name is their digest, by which `forget` knows it."""
+    return cache_folder() / kind / seeds.digest(*parts).hex()[:DIGITS]
 
 
 def forget(kind: str) -> int:

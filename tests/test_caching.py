@@ -18,7 +18,7 @@ from datagen.sources.cache import pixels
 from datagen.sources.scan import scan
 
 R = Recipe()
-NEW, OLD, HALF, SINGLE, PACK, READ, MARKED = (f"{number:032x}" for number in range(7))
+NEW, OLD, HALF, SINGLE, PACK, READ, MARKED = (caching.entry("things", number).name for number in range(7))
 
 
 @pytest.fixture

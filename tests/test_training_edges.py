@@ -221,6 +221,8 @@ def test_with_several_processes_one_error_is_said_once(tmp_path: Path) -> None:
         "torch.distributed.run",
         "--nproc-per-node",
         "2",
+        "--log-dir",
+        str(tmp_path / "logs"),
         "-m",
         "datagen",
         "fit",

@@ -25,7 +25,7 @@ HARD = {"prior": "flow", "augment": "translate,colour,cutout", "flips": True, "l
 def by_two(source: Path, out: Path, **settings: object) -> subprocess.CompletedProcess[str]:
     """Fit by two processes."""
     more = [part for key, value in (SETTINGS | settings).items() for part in ("--set", f"{key}={str(value).lower()}")]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--log-dir", str(out.parent / "logs")]
     command = [sys.executable, *launcher, "-m", "datagen", "fit", str(source), "--out", str(out), *more, "--json"]
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"})
 

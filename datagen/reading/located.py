@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from datagen import caching, holding, seeds, storage, untrusted
+from datagen import caching, holding, storage, untrusted
 from datagen.errors import ArtefactError, InputError, OutputError, UsageError
 from datagen.formats.folder import Folder
 from datagen.formats.names import class_folders
@@ -223,8 +223,7 @@ def _whole(root: Path, note: ShardNote) -> Path:
 
 def _packed(found: ShardSet, root: Path) -> Located:
     """Unpack the images of one-file shards, once, into one file below the cache folder that every process reads in place."""
-    key = seeds.digest("pack", PACK, *(note.sha256 for note in found.notes)).hex()[:32]
-    folder = caching.cache_folder() / "shards" / key
+    folder = caching.entry("shards", "pack", PACK, *(note.sha256 for note in found.notes))
     index = _index(folder, found.images)
     if index is None:
         with holding.lock(storage.make_folder(folder), wait=PATIENCE):

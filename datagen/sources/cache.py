@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import PIL
 
-from datagen import caching, seeds, storage
+from datagen import caching, storage
 from datagen.errors import ArtefactError, InputError, OutputError
 from datagen.progress import Progress
 from datagen.records import SCHEMA, Dataset, Recipe
@@ -39,8 +39,7 @@ def pixels(dataset: Dataset, shape: tuple[int, int, int], recipe: Recipe, *, pro
         OutputError: the cache folder has no room or cannot be written.
     """
     channels, height, width = shape
-    key = seeds.digest(dataset.digests.tobytes(), *shape, recipe.resize, VERSION, PIL.__version__).hex()[:40]
-    file = caching.cache_folder() / "pixels" / f"{key}.u8"
+    file = caching.entry("pixels", dataset.digests.tobytes(), *shape, recipe.resize, VERSION, PIL.__version__).with_suffix(".u8")
     rows = (len(dataset), height, width, channels)
     if not _intact(file, rows):
         _make(file, dataset, shape, recipe, progress or Progress(quiet=True))

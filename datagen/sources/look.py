@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import PIL
 
-from datagen import caching, seeds, storage
+from datagen import caching, storage
 from datagen.errors import InputError, OutputError
 from datagen.progress import Progress
 from datagen.sources import decode, origin
@@ -91,7 +91,7 @@ def look(listing: Listing, progress: Progress, *, max_pixels: int, threads: int,
     """
     base, paths = listing.base, listing.paths
     looks, stamps = Looks.blank(len(paths)), _stamps(base, paths)
-    kept = caching.cache_folder() / "scans" / f"{seeds.digest(listing.root, base, max_pixels, decode.VERSION, PIL.__version__).hex()[:32]}.bin"
+    kept = caching.entry("scans", listing.root, base, max_pixels, decode.VERSION, PIL.__version__).with_suffix(".bin")
     known = np.zeros(len(paths), bool) if anew else _recall(kept, paths, stamps, looks)
     missing = np.flatnonzero(~known)
     progress.advance(int(known.sum()))
