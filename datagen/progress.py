@@ -14,6 +14,8 @@ from datagen.errors import printable
 
 LINE_SECONDS = 10.0
 BEAT_SECONDS = 5.0
+FORETOLD = 0.005
+"""share of a stage that is done before the time left is told: what its beginning costs would be taken for its rate"""
 
 
 def span(seconds: float) -> str:
@@ -118,13 +120,14 @@ class Progress:
         self.done += count
         now = time.monotonic()
         moved = self.done - self._first
-        self.left = (self.total - self.done) * (now - self._began) / moved if moved > 0 else 0.0
+        known = 0 < FORETOLD * (self.total - self._first) <= moved
+        self.left = (self.total - self.done) * (now - self._began) / moved if known else 0.0
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, text=printable(text))  # type: ignore[attr-defined]
         elif now - self._printed >= LINE_SECONDS:
             self._printed = now
             share = f"{100 * self.done / self.total:.0f} %" if self.total else f"{self.done:,}"
-            self.say(f"{self.stage_name}: {share}, {span(self.left)} left{', ' + text if text else ''}")
+            self.say(f"{self.stage_name}: {', '.join([share, *([f'{span(self.left)} left'] if known else []), *([text] if text else [])])}")
         self.status()
 
     def status(self, *, exit_code: int | None = None, force: bool = False) -> None:

@@ -95,6 +95,19 @@ def test_status_says_stage_and_how_far(tmp_path: Path, monkeypatch: pytest.Monke
     assert "\x1b" not in err
 
 
+def test_the_time_left_is_told_when_the_beginning_weighs_little(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    told = Progress()
+    with told.stage("train", 1000):
+        told.advance(1, "loss 2")
+        told.advance(9, "loss 1")
+    with told.stage("read", 0):
+        told.advance(3)
+    first, second, unknown = capsys.readouterr().err.splitlines()
+    assert (first, unknown) == ("train: 0 %, loss 2", "read: 3")
+    assert second.startswith("train: 1 %, ") and second.endswith(" left, loss 1")
+
+
 def test_quiet_says_warnings_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = Progress(quiet=True)
     told.say("hello")
