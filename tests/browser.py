@@ -25,6 +25,11 @@ FACTS = """({
     const box = e.getBoundingClientRect();
     return box.right > innerWidth + 0.5 && !e.closest('.scroll') && !e.parentElement.closest('.clip') && box.width;
   }).map(e => e.tagName + '.' + (e.getAttribute('class') || '')),
+  covered: [...document.querySelectorAll('svg.arms')].flatMap(svg => {
+    const texts = [...svg.querySelectorAll('text')].map(e => [e.textContent, e.getBoundingClientRect()]).filter(([, box]) => box.width);
+    return texts.flatMap(([one, a], i) => texts.slice(i + 1).filter(([, b]) =>
+      a.left < b.right && b.left < a.right && a.top < b.bottom - 4 && b.top < a.bottom - 4).map(([other]) => one + ' / ' + other));
+  }),
   marked: window.marked === undefined ? null : window.marked
 })"""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import browser
 import made_report
@@ -39,12 +41,22 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "hostile": page.render(made_report.report_of(hostile, measures=made_report.measures()), hostile),
         "broken": page.render(report, context).replace("<main>", '<main><img src="data:image/png;base64,xx"><p style="width: 3000px">wide</p>', 1),
     }
+    pages["perfect"] = page.render(perfect(report), context)
     pages["run"] = made_run.page(folder / "run", "finished")
     pages["live"] = made_run.page(folder / "run", "training").replace('content="15"', 'content="900"')
     pages["scan"] = scanned(folder)
     for name, html in pages.items():
         (folder / f"{name}.html").write_text(html, encoding="utf-8")
     return {name: folder / f"{name}.html" for name in pages}
+
+
+def perfect(report: dict[str, Any]) -> dict[str, Any]:
+    """Return a report with the longest names and numbers of its arms."""
+    longest = copy.deepcopy(report)
+    longest["arms"]["synthetic"]["labels"] = "soft"
+    for arm in longest["arms"].values():
+        arm["accuracy"] = {"mean": 0.99996, "low": 0.99896, "high": 1.0}
+    return longest
 
 
 def scanned(folder: Path) -> str:
@@ -68,13 +80,13 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Brows
         yield found
 
 
-@pytest.mark.parametrize("name", ["own", "shared", "hostile", "run", "live", "scan"])
+@pytest.mark.parametrize("name", ["own", "shared", "hostile", "perfect", "run", "live", "scan"])
 @pytest.mark.parametrize("screen", SCREENS)
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_page_fits_and_is_quiet(chromium: browser.Browser, files: dict[str, Path], name: str, screen: str, dark: bool) -> None:
     width, height = SCREENS[screen]
     found = chromium.open(files[name], width, height, dark=dark)
-    assert found["view"] == width and found["width"] <= width and not found["beyond"]
+    assert found["view"] == width and found["width"] <= width and not found["beyond"] and not found["covered"]
     assert found["broken"] == 0 and found["images"] >= (3 if name in {"run", "live", "scan"} else 10)
     assert found["errors"] == [] and found["fetched"] == [] and found["marked"] is None
     assert found["sentence"] < height and found["verdict"] < height

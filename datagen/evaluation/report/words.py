@@ -21,7 +21,7 @@ ARMS: Mapping[str, str] = {
     "oversampled": "real, oversampled",
     "synthetic": "synthetic only",
     "both": "real + synthetic",
-    "native": "real at its own size, trained once",
+    "native": "real at its own size (once)",
 }
 """arms as they are named in drawings and tables"""
 KINDS: Mapping[str, str] = {"helps": "They help", "none_seen": "No difference seen", "harms": "They harm", "unclear": "Not to be told yet"}
