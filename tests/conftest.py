@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,8 +29,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test process has a cache and a folder for temporary files of its own, and no settings from the environment."""
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path_factory.getbasetemp()))
+    """Every test process has a cache of its own and no settings from the environment."""
     for name in list(os.environ):
         if name.startswith("DATAGEN_"):
             monkeypatch.delenv(name)

@@ -46,8 +46,9 @@ def program(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]
 
 
 @pytest.fixture
-def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Outcome]], None]:
-    """Return a function that puts another `run` behind `datagen recipes`."""
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., Outcome]], None]:
+    """Return a function that puts another `run` behind `datagen recipes`; logs of faults go to `tmp_path`."""
+    monkeypatch.setattr(app.tempfile, "gettempdir", lambda: str(tmp_path))
 
     def put(run: Callable[..., Outcome]) -> None:
         monkeypatch.setitem(app.VERBS, "recipes", Verb(run, "Stand in.", without=("recipe", "set", "dry_run")))
@@ -245,13 +246,12 @@ def test_what_goes_wrong_has_its_exit_code(error: BaseException, code: int, word
     assert words in line
 
 
-def test_a_fault_of_ours_leaves_a_log_with_the_traceback(tmp_path: Path, capsys: Captured, stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_of_ours_leaves_a_log_with_the_traceback(tmp_path: Path, capsys: Captured, stand_in: Any) -> None:
     def fail(asked: Any, out: str = "") -> Outcome:
         with asked.progress.stage("working", 1):
             raise ZeroDivisionError("deep inside")
 
-    monkeypatch.setitem(app.VERBS, "recipes", Verb(fail, "Stand in.", without=("recipe", "set", "dry_run")))
-    monkeypatch.setattr(app.tempfile, "gettempdir", lambda: str(tmp_path))
+    stand_in(fail)
     assert run("recipes") == 1
     (log,) = tmp_path.glob("*.log")
     assert str(log) in capsys.readouterr().err

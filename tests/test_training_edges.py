@@ -194,7 +194,8 @@ def test_threads_that_are_given_again_count(make_folder: Maker, tmp_path: Path, 
     assert (tmp_path / "run/run.html").is_file()
 
 
-def test_what_runs_out_of_memory_is_no_fault_of_datagen() -> None:
+def test_what_runs_out_of_memory_is_no_fault_of_datagen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app.tempfile, "gettempdir", lambda: str(tmp_path))
     progress = Progress(quiet=True)
     for error in (MemoryError(), torch.cuda.OutOfMemoryError("CUDA out of memory"), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")):
         found = app._known(error, progress)
